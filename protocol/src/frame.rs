@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The length is checked against the limit before anything is allocated for it, and a partial
-//! frame holds no more memory than has arrived.
+//! frame holds memory in proportion to what has arrived of it, not to what it promises.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
@@ -58,11 +58,11 @@ pub fn encode_into<M: Message>(frame: &M, buffer: &mut BytesMut) {
 /// Cuts the bytes of one stream into frames. After each [`push`](Decoder::push), poll until `None`.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The last chunk as it came: frames that lie in it whole are taken without a copy.
+    /// What has come and is not cut yet: frames that lie in it whole are taken without a copy.
     current: Bytes,
-    /// The start of a frame whose rest has not come. A copy, because a slice of a datagram would
-    /// keep the whole datagram, and a peer may send a byte in each.
-    partial: BytesMut,
+    /// The start of one frame whose rest has not come, never more than that frame. A copy, because
+    /// a slice of a datagram would keep the whole datagram, and a peer may send a byte in each.
+    partial: Vec<u8>,
 }
 
 impl Decoder {
@@ -73,17 +73,23 @@ impl Decoder {
 
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.partial.is_empty() && self.current.is_empty() {
+        if self.current.is_empty() {
             self.current = chunk;
-            return;
+        } else {
+            // Only a caller that did not poll until `None` comes here.
+            self.current = [&self.current[..], &chunk[..]].concat().into();
         }
-        self.set_aside();
-        self.partial.extend_from_slice(&chunk);
     }
 
     /// Bytes that wait for the rest of their frame.
     pub fn buffered(&self) -> usize {
         self.current.len() + self.partial.len()
+    }
+
+    /// Bytes of heap that the waiting part of a frame occupies: none without one, otherwise at
+    /// most twice what has come of it, and never more than the frame with its prefix.
+    pub fn held(&self) -> usize {
+        self.partial.capacity()
     }
 
     /// The next whole frame, or `None` until more bytes come.
@@ -102,34 +108,55 @@ impl Decoder {
     /// # Errors
     /// [`FrameError`]; the stream cannot be read further.
     pub fn poll_body(&mut self, max: usize) -> Result<Option<Bytes>, FrameError> {
-        if self.partial.is_empty() {
-            let Some((prefix, len)) = whole_frame(&self.current, max)? else {
-                self.set_aside();
-                return Ok(None);
-            };
+        if !self.partial.is_empty() {
+            return self.complete(max);
+        }
+        if let Some((prefix, len)) = read_prefix(&self.current, max)?
+            && self.current.len() >= prefix + len
+        {
             self.current.advance(prefix);
             return Ok(Some(self.current.split_to(len)));
         }
-        let Some((prefix, len)) = whole_frame(&self.partial, max)? else {
-            return Ok(None);
-        };
-        self.partial.advance(prefix);
-        let body = self.partial.split_to(len).freeze();
-        if self.partial.is_empty() {
-            // An idle session keeps no buffer.
-            self.partial = BytesMut::new();
-        }
-        Ok(Some(body))
+        self.partial = self.current.to_vec();
+        self.current = Bytes::new();
+        Ok(None)
     }
 
-    fn set_aside(&mut self) {
-        self.partial.extend_from_slice(&self.current);
-        self.current = Bytes::new();
+    /// Adds to the waiting part what its frame still lacks, and no byte more.
+    fn complete(&mut self, max: usize) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            let header = read_prefix(&self.partial, max)?;
+            // While the prefix itself is cut, its next byte says whether another follows.
+            let wanted = header.map_or(self.partial.len() + 1, |(prefix, len)| prefix + len);
+            let take = self.current.len().min(wanted - self.partial.len());
+            grow(&mut self.partial, take, wanted);
+            self.partial.extend_from_slice(&self.current[..take]);
+            self.current.advance(take);
+            if self.partial.len() < wanted {
+                self.current = Bytes::new();
+                return Ok(None);
+            }
+            if let Some((prefix, _)) = header {
+                let mut body = Bytes::from(std::mem::take(&mut self.partial));
+                body.advance(prefix);
+                return Ok(Some(body));
+            }
+        }
     }
 }
 
-/// Length of the prefix and of the body, if `bytes` begin with a whole frame.
-fn whole_frame(bytes: &[u8], max: usize) -> Result<Option<(usize, usize)>, FrameError> {
+/// Makes room for `more` bytes: doubling, so that a trickle is not copied for every byte, but not
+/// beyond `wanted`.
+fn grow(partial: &mut Vec<u8>, more: usize, wanted: usize) {
+    let needed = partial.len() + more;
+    if needed > partial.capacity() {
+        let target = needed.max((2 * partial.len()).min(wanted));
+        partial.reserve_exact(target - partial.len());
+    }
+}
+
+/// Length of the prefix and of the body that `bytes` promise; `None` while the prefix is cut.
+fn read_prefix(bytes: &[u8], max: usize) -> Result<Option<(usize, usize)>, FrameError> {
     let mut len = 0u64;
     for (i, &byte) in bytes.iter().take(MAX_PREFIX_BYTES).enumerate() {
         len |= u64::from(byte & 0x7f) << (7 * i);
@@ -140,8 +167,7 @@ fn whole_frame(bytes: &[u8], max: usize) -> Result<Option<(usize, usize)>, Frame
             return Err(FrameError::TooLarge { len, max });
         }
         // At most `max`, so it fits.
-        let (prefix, len) = (i + 1, len as usize);
-        return Ok((bytes.len() >= prefix + len).then_some((prefix, len)));
+        return Ok(Some((i + 1, len as usize)));
     }
     if bytes.len() >= MAX_PREFIX_BYTES {
         return Err(FrameError::Malformed);
