@@ -1,6 +1,9 @@
 //! What the codec promises for any bytes: the same frames however the stream is cut, no panic, no
 //! memory beyond what has arrived, and no trouble with what a newer peer adds.
 
+// A helper of a test fails like a test.
+#![allow(clippy::unwrap_used)]
+
 mod samples;
 
 use bytes::Bytes;
