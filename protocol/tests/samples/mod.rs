@@ -49,6 +49,18 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 device: "phone".into(),
                 platform: "example/1".into(),
                 store_epoch: 0,
+                have: vec![],
+            }),
+        ),
+        (
+            "hello.again",
+            Kind::Hello(Hello {
+                versions: vec![1],
+                token: "a.b.c".into(),
+                device: "laptop".into(),
+                platform: "example/1".into(),
+                store_epoch: 4242,
+                have: vec![cursor(1)],
             }),
         ),
         ("ping", Kind::Ping(Ping { nonce: 7 })),
