@@ -1,1 +1,6 @@
-//! skein-gateway
+//! The Skein gateway.
+
+pub mod auth;
+pub mod config;
+pub mod launch;
+pub mod stop;

@@ -1,0 +1,160 @@
+//! Every key with its meaning, default, unit and range, in one list. The typed structs, the file
+//! that `skein config default` prints, the messages about wrong values and
+//! `docs/configuration.md` all come from it; to add a key, add it here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use skein_protocol::limits::{
+    DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_HELLO_TIMEOUT, DEFAULT_MAX_BULK_STREAMS,
+    DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_PAYLOAD_BYTES,
+    DEFAULT_MAX_UNACKED_SENDS,
+};
+
+use super::rule::{
+    Address, Flag, Folder, LogFilter, OneOf, OptionalFile, OptionalText, Text, TokenKeys, bytes,
+    count, span,
+};
+use super::table::settings;
+use super::value::{LogFormat, StoreKind, TokenKey};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Port that gateway and clients use unless told otherwise.
+pub const DEFAULT_PORT: u16 = 7843;
+
+const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+const fn secs(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+const fn mins(number: u64) -> Duration {
+    Duration::from_secs(60 * number)
+}
+
+settings! {
+    /// All that a gateway is told. Nothing here is read twice: a change needs a restart.
+    Config {
+        /// Address and UDP port to serve on. "0.0.0.0:7843" or "[::]:7843" serves every network
+        /// of the machine; the default is reached from this machine only.
+        listen: SocketAddr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT), Address;
+        /// Folder of everything that must outlive the process: messages, keys of the transport,
+        /// and the development certificate and token key. One process at a time may use it.
+        data: PathBuf = "./skein-data".into(), Folder;
+        /// Threads that serve connections. 0: one per core.
+        shards: u32 = 0, count("threads", 0, 256);
+        /// Lanes that put messages in order. Every conversation belongs to one of them, and each
+        /// hands one batch at a time to the store.
+        lanes: u32 = 16, count("lanes", 1, 1024);
+        /// Recent messages a conversation whose ids are kept in memory, so that a repeated send
+        /// is known without reading. A repeat from further back is looked up in the log.
+        dedup_window: u32 = 256, count("messages per conversation", 0, 65_536);
+    }
+
+    /// What is logged, to standard error.
+    log: LogConfig {
+        /// Least serious level that is logged. `SKEIN_LOG` is a short name for it in the
+        /// environment.
+        level: String = "info".into(), LogFilter;
+        /// Text for people or one JSON object a line for machines.
+        format: LogFormat = LogFormat::Text, OneOf;
+    }
+
+    /// The certificate that clients check. Without one the gateway makes a development
+    /// certificate in the data folder, which is good for this machine only.
+    tls: TlsConfig {
+        /// Certificate chain in PEM, the gateway's own first.
+        cert: Option<PathBuf> = None, OptionalFile;
+        /// Private key of the first certificate in PEM (PKCS#8, SEC1 or PKCS#1).
+        key: Option<PathBuf> = None, OptionalFile;
+    }
+
+    /// Whom to believe: keys and claims of the tokens (JWT) that clients show. Without a key the
+    /// gateway makes a development key in the data folder, with which `skein token` signs.
+    auth: AuthConfig {
+        /// A file with one key: a public key in PEM (Ed25519 for EdDSA, P-256 for ES256), or the
+        /// bytes of a shared secret (HS256), at least 32. Short for an entry in `keys`.
+        key_file: Option<PathBuf> = None, OptionalFile;
+        /// Several keys, for instance while one takes over from another. `alg` is read off the
+        /// key if it is left out; `kid` restricts a key to tokens that name it.
+        keys: Vec<TokenKey> = Vec::new(), TokenKeys;
+        /// A JSON Web Key Set (RFC 7517) with keys of type OKP (Ed25519), EC (P-256) and oct.
+        jwks_file: Option<PathBuf> = None, OptionalFile;
+        /// A token must name this in `aud`.
+        audience: String = "skein".into(), Text(256);
+        /// A token must name this in `iss`; none: `iss` is not looked at.
+        issuer: Option<String> = None, OptionalText(256);
+        /// Refuse tokens without `exp`. With false, such a token and its session never end.
+        require_exp: bool = true, Flag;
+        /// How far the clocks of gateway and issuer may be apart: `exp` and `nbf` are stretched
+        /// by this much.
+        leeway: Duration = secs(5), span(secs(0), mins(5));
+    }
+
+    /// Bounds on everything that a peer can make grow.
+    limits: LimitsConfig {
+        /// Longest frame, without its length prefix.
+        max_frame_bytes: usize = DEFAULT_MAX_FRAME_BYTES, bytes(4 * KIB, 16 * MIB);
+        /// Longest payload of a message. At least 1KiB below `max_frame_bytes`, for the envelope.
+        max_payload_bytes: usize = DEFAULT_MAX_PAYLOAD_BYTES, bytes(1, 16 * MIB - KIB);
+        /// Sends without an answer that one session may have under way; more are refused.
+        max_unacked_sends: u32 = DEFAULT_MAX_UNACKED_SENDS, count("sends", 1, 4096);
+        /// Streams for sync and history that one session may have open at once.
+        max_bulk_streams: u32 = DEFAULT_MAX_BULK_STREAMS, count("streams", 1, 16);
+        /// Cursors, ranges or conversations in one frame of a client.
+        max_entries: u32 = DEFAULT_MAX_ENTRIES, count("entries", 1, 4096);
+        /// Sessions in all. Further ones are told to come back later. Plan about 20KiB of memory
+        /// for each.
+        max_sessions: usize = 100_000, count("sessions", 1, 16_000_000);
+        /// Devices of one user that may be online at once.
+        max_devices_per_user: usize = 16, count("devices", 1, 1024);
+        /// Connections whose handshake is not finished, in all. Further ones are not answered.
+        max_handshakes: usize = 4096, count("handshakes", 16, 1_000_000);
+        /// Bytes that wait for one session to read them. What does not fit is not queued: the
+        /// session is told that it is behind, and reads from the log. At least `max_frame_bytes`.
+        outbox_bytes: usize = 256 * KIB as usize, bytes(16 * KIB, 64 * MIB);
+        /// Payload bytes that wait for the store in all lanes together; sends beyond it are
+        /// refused as overload. At least `max_frame_bytes`.
+        lane_bytes: usize = 64 * MIB as usize, bytes(MIB, 64 * GIB);
+    }
+
+    /// The life of a session.
+    session: SessionConfig {
+        /// How often a client is asked to say something; one that is silent for one and a half
+        /// of it is evicted. Mappings of carrier NATs may lapse after 30s.
+        heartbeat_interval: Duration = DEFAULT_HEARTBEAT_INTERVAL, span(secs(1), mins(10));
+        /// From the connection's first packet to the Hello; whoever takes longer is closed.
+        hello_timeout: Duration = DEFAULT_HELLO_TIMEOUT, span(millis(100), mins(2));
+        /// A session whose outbox stays full for this long is closed.
+        slow_consumer_timeout: Duration = secs(30), span(secs(1), mins(10));
+    }
+
+    /// A stop that was asked for (SIGTERM, SIGINT): clients are told, then what is under way is
+    /// finished, then the process ends.
+    drain: DrainConfig {
+        /// The process ends after this time, whatever is left. Keep it below the time that the
+        /// service manager waits before it kills.
+        deadline: Duration = secs(10), span(secs(0), mins(10));
+        /// Clients are told to come back after a random delay of up to this, so that they do not
+        /// come all at once.
+        reconnect_delay: Duration = secs(5), span(secs(0), mins(10));
+    }
+
+    /// Where messages are kept.
+    store: StoreConfig {
+        /// Kind of the store.
+        kind: StoreKind = StoreKind::Embedded, OneOf;
+        /// Memory for blocks of the store's files.
+        cache_bytes: u64 = 128 * MIB, bytes(8 * MIB, TIB);
+        /// Disk space that is left free: below it the store accepts no more messages, while it
+        /// can still tidy up.
+        reserve_bytes: u64 = 256 * MIB, bytes(0, TIB);
+    }
+}

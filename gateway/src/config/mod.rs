@@ -1,0 +1,30 @@
+//! What a gateway is told: a TOML file, over it the environment, over it the command line.
+//!
+//! [`Config`] is plain data whose every value is inside its range. [`Sources`] collects what was
+//! given and from where; [`Sources::read`] gives the configuration or every problem at once. All
+//! keys stand in one list ([`keys`](self) module); nothing else names them.
+//!
+//! ```
+//! let config = skein_gateway::config::Config::default();
+//! assert_eq!(config.listen.port(), skein_gateway::config::DEFAULT_PORT);
+//! ```
+
+mod check;
+mod keys;
+mod print;
+mod rule;
+mod source;
+mod table;
+mod value;
+
+pub(crate) use keys::SECTIONS;
+pub use keys::{
+    AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig, SessionConfig,
+    StoreConfig, TlsConfig,
+};
+pub use print::{default_file, reference_page};
+pub use source::{Loaded, Problem, Problems, Sources};
+pub use value::{Alg, Choice, LogFormat, StoreKind, TokenKey};
+
+#[cfg(test)]
+mod tests;

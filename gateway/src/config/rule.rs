@@ -1,0 +1,402 @@
+//! What a value may be: each rule reads a value from a file or from text, keeps it inside its
+//! range, prints it back as TOML, and describes itself for documents and messages.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{Choice, TokenKey};
+
+/// A value as it was given, before its rule has seen it.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// From the environment or the command line: text without a type.
+    Text(String),
+    /// From a file: TOML has told numbers from strings.
+    Toml(toml::Value),
+}
+
+impl Input {
+    /// As a person would write it, shortened to stay on a line.
+    pub(crate) fn shown(&self) -> String {
+        let full = match self {
+            Input::Text(text) => format!("{text:?}"),
+            Input::Toml(value) => value.to_string(),
+        };
+        match full.char_indices().nth(80) {
+            Some((cut, _)) => format!("{}...", &full[..cut]),
+            None => full,
+        }
+    }
+
+    /// The text, if this is text.
+    fn text(&self) -> Option<&str> {
+        match self {
+            Input::Text(text) => Some(text),
+            Input::Toml(toml::Value::String(text)) => Some(text),
+            Input::Toml(_) => None,
+        }
+    }
+
+    /// The integer, if this is one; digits of text may be grouped with `_` as in TOML.
+    fn integer(&self) -> Option<i64> {
+        match self {
+            Input::Text(text) => text.trim().replace('_', "").parse().ok(),
+            Input::Toml(toml::Value::Integer(number)) => Some(*number),
+            Input::Toml(_) => None,
+        }
+    }
+}
+
+/// How values of one key are read, checked, printed and described.
+pub(crate) trait Rule<T> {
+    /// The value, or what would be right instead.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the key and the value given.
+    fn read(&self, input: &Input) -> Result<T, String>;
+    /// As a TOML value.
+    fn print(&self, value: &T) -> String;
+    /// Unit or kind of the value.
+    fn unit(&self) -> &'static str;
+    /// What is allowed; empty when the unit says it all.
+    fn range(&self) -> String {
+        String::new()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A size in bytes.
+pub(crate) struct Bytes(RangeInclusive<u64>);
+
+/// A size within the bounds, both in bytes.
+pub(crate) const fn bytes(low: u64, high: u64) -> Bytes {
+    Bytes(RangeInclusive::new(low, high))
+}
+
+/// The size in the largest unit that divides it.
+pub(crate) fn show_bytes(size: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| size > 0 && size.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", size / unit),
+        None => format!("{size}B"),
+    }
+}
+
+impl Bytes {
+    fn get(&self, input: &Input) -> Result<u64, String> {
+        let size = match (input.integer(), input.text()) {
+            (Some(number), _) => u64::try_from(number).ok(),
+            (None, Some(text)) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.0),
+            (None, None) => None,
+        };
+        let size = size.ok_or("must be a size such as \"64KiB\" or a number of bytes")?;
+        if self.0.contains(&size) { Ok(size) } else { Err(format!("must be {}", self.text())) }
+    }
+
+    fn text(&self) -> String {
+        format!("{} to {}", show_bytes(*self.0.start()), show_bytes(*self.0.end()))
+    }
+}
+
+impl Rule<usize> for Bytes {
+    fn read(&self, input: &Input) -> Result<usize, String> {
+        usize::try_from(self.get(input)?).map_err(|_| "does not fit this machine".into())
+    }
+    fn print(&self, value: &usize) -> String {
+        quoted(&show_bytes(*value as u64))
+    }
+    fn unit(&self) -> &'static str {
+        "bytes"
+    }
+    fn range(&self) -> String {
+        self.text()
+    }
+}
+
+impl Rule<u64> for Bytes {
+    fn read(&self, input: &Input) -> Result<u64, String> {
+        self.get(input)
+    }
+    fn print(&self, value: &u64) -> String {
+        quoted(&show_bytes(*value))
+    }
+    fn unit(&self) -> &'static str {
+        "bytes"
+    }
+    fn range(&self) -> String {
+        self.text()
+    }
+}
+
+/// A length of time.
+pub(crate) struct Span(Duration, Duration);
+
+/// A length of time within the bounds.
+pub(crate) const fn span(low: Duration, high: Duration) -> Span {
+    Span(low, high)
+}
+
+impl Rule<Duration> for Span {
+    fn read(&self, input: &Input) -> Result<Duration, String> {
+        let time = input
+            .text()
+            .and_then(|text| humantime::parse_duration(text).ok())
+            .ok_or("must be a time with its unit, such as \"25s\", \"500ms\" or \"1h 30m\"")?;
+        if (self.0..=self.1).contains(&time) {
+            Ok(time)
+        } else {
+            Err(format!("must be {}", self.range()))
+        }
+    }
+    fn print(&self, value: &Duration) -> String {
+        quoted(&humantime::format_duration(*value).to_string())
+    }
+    fn unit(&self) -> &'static str {
+        "time"
+    }
+    fn range(&self) -> String {
+        let show = humantime::format_duration;
+        format!("{} to {}", show(self.0), show(self.1))
+    }
+}
+
+/// A whole number of something.
+pub(crate) struct Count {
+    bounds: RangeInclusive<u32>,
+    unit: &'static str,
+}
+
+/// A number of `unit` within the bounds.
+pub(crate) const fn count(unit: &'static str, low: u32, high: u32) -> Count {
+    Count { bounds: RangeInclusive::new(low, high), unit }
+}
+
+impl Rule<u32> for Count {
+    fn read(&self, input: &Input) -> Result<u32, String> {
+        let number = input.integer().ok_or("must be a whole number")?;
+        match u32::try_from(number) {
+            Ok(number) if self.bounds.contains(&number) => Ok(number),
+            _ => Err(format!("must be {}", Rule::<u32>::range(self))),
+        }
+    }
+    fn print(&self, value: &u32) -> String {
+        value.to_string()
+    }
+    fn unit(&self) -> &'static str {
+        self.unit
+    }
+    fn range(&self) -> String {
+        format!("{} to {}", self.bounds.start(), self.bounds.end())
+    }
+}
+
+impl Rule<usize> for Count {
+    fn read(&self, input: &Input) -> Result<usize, String> {
+        Rule::<u32>::read(self, input).map(|number| number as usize)
+    }
+    fn print(&self, value: &usize) -> String {
+        value.to_string()
+    }
+    fn unit(&self) -> &'static str {
+        self.unit
+    }
+    fn range(&self) -> String {
+        Rule::<u32>::range(self)
+    }
+}
+
+/// `true` or `false`.
+pub(crate) struct Flag;
+
+impl Rule<bool> for Flag {
+    fn read(&self, input: &Input) -> Result<bool, String> {
+        match input {
+            Input::Toml(toml::Value::Boolean(flag)) => Ok(*flag),
+            Input::Text(text) if text == "true" => Ok(true),
+            Input::Text(text) if text == "false" => Ok(false),
+            _ => Err("must be true or false".into()),
+        }
+    }
+    fn print(&self, value: &bool) -> String {
+        value.to_string()
+    }
+    fn unit(&self) -> &'static str {
+        "true or false"
+    }
+}
+
+/// An IP address and a port.
+pub(crate) struct Address;
+
+impl Rule<SocketAddr> for Address {
+    fn read(&self, input: &Input) -> Result<SocketAddr, String> {
+        input.text().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            "must be an IP address and a port, such as \"127.0.0.1:7843\" or \"[::]:7843\"".into()
+        })
+    }
+    fn print(&self, value: &SocketAddr) -> String {
+        quoted(&value.to_string())
+    }
+    fn unit(&self) -> &'static str {
+        "IP address and UDP port"
+    }
+}
+
+/// A folder; never empty.
+pub(crate) struct Folder;
+
+impl Rule<PathBuf> for Folder {
+    fn read(&self, input: &Input) -> Result<PathBuf, String> {
+        match input.text() {
+            Some(text) if !text.is_empty() => Ok(text.into()),
+            _ => Err("must be the path of a folder".into()),
+        }
+    }
+    fn print(&self, value: &PathBuf) -> String {
+        quoted(&value.to_string_lossy())
+    }
+    fn unit(&self) -> &'static str {
+        "folder"
+    }
+}
+
+/// A file, or none if the text is empty.
+pub(crate) struct OptionalFile;
+
+impl Rule<Option<PathBuf>> for OptionalFile {
+    fn read(&self, input: &Input) -> Result<Option<PathBuf>, String> {
+        let text = input.text().ok_or("must be the path of a file, or \"\" for none")?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+    fn print(&self, value: &Option<PathBuf>) -> String {
+        quoted(&value.as_deref().unwrap_or("".as_ref()).to_string_lossy())
+    }
+    fn unit(&self) -> &'static str {
+        "file, \"\" for none"
+    }
+}
+
+/// Text of at most this many bytes.
+pub(crate) struct Text(pub(crate) usize);
+
+impl Rule<String> for Text {
+    fn read(&self, input: &Input) -> Result<String, String> {
+        match input.text() {
+            Some(text) if (1..=self.0).contains(&text.len()) => Ok(text.to_owned()),
+            _ => Err(format!("must be text of {}", self.range())),
+        }
+    }
+    fn print(&self, value: &String) -> String {
+        quoted(value)
+    }
+    fn unit(&self) -> &'static str {
+        "text"
+    }
+    fn range(&self) -> String {
+        format!("1 to {} bytes", self.0)
+    }
+}
+
+/// Text of at most this many bytes, or none if it is empty.
+pub(crate) struct OptionalText(pub(crate) usize);
+
+impl Rule<Option<String>> for OptionalText {
+    fn read(&self, input: &Input) -> Result<Option<String>, String> {
+        match input.text() {
+            Some("") => Ok(None),
+            Some(text) if text.len() <= self.0 => Ok(Some(text.to_owned())),
+            _ => Err(format!("must be text of at most {} bytes, or \"\" for none", self.0)),
+        }
+    }
+    fn print(&self, value: &Option<String>) -> String {
+        quoted(value.as_deref().unwrap_or(""))
+    }
+    fn unit(&self) -> &'static str {
+        "text, \"\" for none"
+    }
+    fn range(&self) -> String {
+        format!("at most {} bytes", self.0)
+    }
+}
+
+/// What is logged: a level, and levels for parts after commas.
+pub(crate) struct LogFilter;
+
+impl Rule<String> for LogFilter {
+    fn read(&self, input: &Input) -> Result<String, String> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let help = "must be off, error, warn, info, debug or trace, and may go on with \
+                    levels of parts: \"info,skein_transport=debug\"";
+        let text = input.text().ok_or(help)?;
+        // A bare word that is no level would be taken for the name of a part and log all of it.
+        let bare_is_level =
+            text.split(',').all(|part| part.contains(['=', '[']) || LEVELS.contains(&part.trim()));
+        if !bare_is_level || tracing_subscriber::EnvFilter::try_new(text).is_err() {
+            return Err(help.into());
+        }
+        Ok(text.to_owned())
+    }
+    fn print(&self, value: &String) -> String {
+        quoted(value)
+    }
+    fn unit(&self) -> &'static str {
+        "log level"
+    }
+    fn range(&self) -> String {
+        "off, error, warn, info, debug, trace; then \",part=level\" as often as wished".into()
+    }
+}
+
+/// One of a few words.
+pub(crate) struct OneOf;
+
+impl<T: Choice> Rule<T> for OneOf {
+    fn read(&self, input: &Input) -> Result<T, String> {
+        let found = input.text().and_then(|text| T::ALL.iter().find(|(name, _)| *name == text));
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| format!("must be one of {}", Rule::<T>::range(self)))
+    }
+    fn print(&self, value: &T) -> String {
+        quoted(value.name())
+    }
+    fn unit(&self) -> &'static str {
+        "word"
+    }
+    fn range(&self) -> String {
+        T::ALL.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A list of token keys; in the environment written as in TOML.
+pub(crate) struct TokenKeys;
+
+impl Rule<Vec<TokenKey>> for TokenKeys {
+    fn read(&self, input: &Input) -> Result<Vec<TokenKey>, String> {
+        let parsed = match input {
+            Input::Toml(value) => value.clone().try_into(),
+            Input::Text(text) => {
+                toml::de::ValueDeserializer::parse(text).and_then(serde::Deserialize::deserialize)
+            }
+        };
+        parsed.map_err(|error| {
+            let why = error.message().replace('\n', ", ");
+            format!("must be a list such as [{{ file = \"issuer.pem\", alg = \"EdDSA\" }}]: {why}")
+        })
+    }
+    fn print(&self, value: &Vec<TokenKey>) -> String {
+        let entries: Vec<String> = value.iter().map(TokenKey::to_toml).collect();
+        format!("[{}]", entries.join(", "))
+    }
+    fn unit(&self) -> &'static str {
+        "list of { file, alg, kid }"
+    }
+    fn range(&self) -> String {
+        "alg \"EdDSA\", \"ES256\" or \"HS256\"".into()
+    }
+}
