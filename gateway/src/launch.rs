@@ -1,11 +1,13 @@
 //! What the command line hands to the gateway proper: everything read, checked and opened that
 //! can be before the first socket.
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
+use std::net::SocketAddr;
 
 use crate::auth::Verifier;
 use crate::config::Config;
 use crate::stop::Stop;
+use crate::tls::Certificate;
 
 /// Everything that a gateway needs to start.
 #[derive(Debug)]
@@ -18,13 +20,34 @@ pub struct Launch {
     pub verifier: Verifier,
     /// When it ends.
     pub stop: Stop,
+    /// Told once it serves.
+    pub ready: Ready,
 }
 
-/// A certificate chain with the private key of its first certificate.
-#[derive(Debug)]
-pub struct Certificate {
-    /// The gateway's own certificate first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Key of the first one.
-    pub key: PrivateKeyDer<'static>,
+/// Told once, with the address that is served: its port is the one that the system chose where 0
+/// was asked for.
+pub struct Ready(Box<dyn FnOnce(SocketAddr) + Send>);
+
+impl Ready {
+    /// For those who need not know.
+    pub fn ignore() -> Self {
+        (|_| {}).into()
+    }
+
+    /// The gateway serves.
+    pub fn serves(self, address: SocketAddr) {
+        (self.0)(address);
+    }
+}
+
+impl<F: FnOnce(SocketAddr) + Send + 'static> From<F> for Ready {
+    fn from(call: F) -> Self {
+        Self(Box::new(call))
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ready")
+    }
 }

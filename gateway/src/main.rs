@@ -1,5 +1,5 @@
 //! The program `skein`; everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    skein_gateway::cli::run()
 }

@@ -82,8 +82,9 @@ settings! {
         /// A file with one key: a public key in PEM (Ed25519 for EdDSA, P-256 for ES256), or the
         /// bytes of a shared secret (HS256), at least 32. Short for an entry in `keys`.
         key_file: Option<PathBuf> = None, OptionalFile;
-        /// Several keys, for instance while one takes over from another. `alg` is read off the
-        /// key if it is left out; `kid` restricts a key to tokens that name it.
+        /// Several keys, for instance while one takes over from another: at most 16 with those of
+        /// the other two. `alg` is read off the key if it is left out. A token that names a
+        /// `kid` is checked with the key of that name and with keys that have none.
         keys: Vec<TokenKey> = Vec::new(), TokenKeys;
         /// A JSON Web Key Set (RFC 7517) with keys of type OKP (Ed25519), EC (P-256) and oct.
         jwks_file: Option<PathBuf> = None, OptionalFile;

@@ -26,5 +26,12 @@ pub use print::{default_file, reference_page};
 pub use source::{Loaded, Problem, Problems, Sources};
 pub use value::{Alg, Choice, LogFormat, StoreKind, TokenKey};
 
+impl AuthConfig {
+    /// Whether it names any key that tokens are checked with.
+    pub fn names_a_key(&self) -> bool {
+        self.key_file.is_some() || self.jwks_file.is_some() || !self.keys.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,13 @@ pub fn default_file() -> String {
         for key in section.keys {
             out.push('\n');
             push_comment(&mut out, key.doc);
-            let _ = writeln!(out, "# {}; {}", allowed(key), key.variable());
+            let _ = writeln!(out, "# Value: {}", allowed(key));
+            let _ = writeln!(
+                out,
+                "# Default: {}   Environment: {}",
+                (key.print)(&config),
+                key.variable()
+            );
             let _ = writeln!(out, "{} = {}", key.name, (key.print)(&config));
         }
     }

@@ -70,6 +70,11 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
+    /// The key of a file, for what the file says that it is for.
+    pub fn of(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into(), alg: None, kid: None }
+    }
+
     /// As an inline table.
     pub(super) fn to_toml(&self) -> String {
         toml::Value::try_from(self).map_or_else(|_| String::new(), |value| value.to_string())

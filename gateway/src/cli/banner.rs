@@ -1,0 +1,93 @@
+//! What `skein serve` says on standard output: where it serves, what to type next, and one line
+//! that begins with `ready` once it serves.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::config::{Config, DEFAULT_PORT};
+
+/// Which files for development stand in for configured ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Development {
+    /// The certificate is self-made.
+    pub certificate: bool,
+    /// The key that tokens are checked with is self-made.
+    pub token_key: bool,
+}
+
+/// Said once the gateway serves at `address`. The last line begins with `ready`.
+pub fn ready(config: &Config, development: Development, address: SocketAddr) -> String {
+    let mut out =
+        format!("Skein {} serves at {address} (QUIC over UDP)\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(out, "  data   {}", config.data.display());
+    if development.certificate {
+        out.push_str("  TLS    development certificate: good for this machine only\n");
+    }
+    if development.token_key {
+        out.push_str("  tokens development key: whoever reads it can be anybody\n");
+    }
+    if development == (Development { certificate: true, token_key: true }) {
+        out.push_str("\nNow chat, each in a terminal of its own:\n");
+        let flags = chat_flags(config, address);
+        for user in ["alice", "bob"] {
+            let _ = writeln!(out, "  cargo run --release --bin skein-chat -- {user}{flags}");
+        }
+    }
+    if address.ip().is_loopback() {
+        let _ = write!(
+            out,
+            "\nOnly this machine can connect. For others: --listen 0.0.0.0:{} with a certificate \
+             and a token\nkey of your own (`skein config default` lists [tls] and [auth]).\n",
+            address.port()
+        );
+    }
+    if let Some(warning) = exposure(development, address) {
+        let _ = write!(out, "\nWARNING: {warning}.\n");
+    }
+    let _ = write!(out, "\nready {address}\n");
+    out
+}
+
+/// Flags that the chat needs to find a gateway that is not where it looks by itself.
+fn chat_flags(config: &Config, address: SocketAddr) -> String {
+    let mut flags = String::new();
+    if address.port() != DEFAULT_PORT || address.is_ipv6() {
+        let host = if address.ip().is_unspecified() {
+            "localhost".into()
+        } else {
+            address.ip().to_string()
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let _ = write!(flags, " --server {host}:{}", address.port());
+    }
+    if config.data != Config::default().data {
+        let _ = write!(flags, " --data {}", shell_word(&config.data.to_string_lossy()));
+    }
+    flags
+}
+
+/// The text so that a shell takes it as one word.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// A warning if strangers can reach a gateway that is set up for development.
+pub fn exposure(development: Development, address: SocketAddr) -> Option<String> {
+    if address.ip().is_loopback() || development == Development::default() {
+        return None;
+    }
+    let what = match (development.certificate, development.token_key) {
+        (true, true) => "a self-made certificate and a self-made token key",
+        (true, false) => "a self-made certificate",
+        _ => "a self-made token key",
+    };
+    Some(format!(
+        "{address} can be reached from other machines, and the gateway uses {what}. They are for \
+         development: set tls.cert and tls.key, and a key under [auth], before real users connect"
+    ))
+}

@@ -1,0 +1,20 @@
+//! The log, to standard error.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts the log; once in a process.
+pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
+    let filter =
+        EnvFilter::try_new(&log.level).map_err(|error| Failure::new("log.level", error))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+    };
+    started.map_err(|error| Failure::new("cannot start the log", error))
+}
