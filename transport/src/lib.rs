@@ -15,3 +15,34 @@
 //! ```
 //!
 //! Nothing here knows of chat.
+
+mod config;
+mod core;
+mod crypto;
+mod driver;
+mod engine;
+mod id;
+mod io;
+mod keys;
+mod mailbox;
+mod shard;
+mod slot;
+mod stats;
+mod steer;
+mod tickets;
+mod timers;
+mod tls;
+mod udp;
+
+pub use quinn_proto::{Dir, Side, StreamId, VarInt};
+
+pub use config::{AddressValidation, EngineConfig, Limits, MAX_SHARDS, QuicConfig};
+pub use driver::{CloseReason, ConnStats, ConnectError, Driver, Read, WriteError};
+pub use engine::{Bound, Engine, StartError, StopError};
+pub use id::ConnId;
+pub use io::Io;
+pub use keys::{Keys, KeysError};
+pub use mailbox::{Mailbox, MailboxFull};
+pub use stats::ShardStats;
+pub use tickets::Tickets;
+pub use tls::{Cipher, ClientTls, ServerTls, TlsOptions, kx_group, provider};

@@ -1,0 +1,177 @@
+//! The thread of a shard: socket, clock and mailbox around a [`Core`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token};
+use quinn_proto::VarInt;
+
+use crate::{
+    Driver, Io,
+    core::{Core, Datagram},
+    mailbox::{Inbox, Stop},
+    steer,
+    udp::Socket,
+};
+
+pub(crate) const SOCKET: Token = Token(0);
+pub(crate) const WAKER: Token = Token(1);
+
+/// Batches received before others have their turn: 32 messages each.
+const BATCHES_A_TURN: usize = 2;
+
+/// How long a shard that was told to stop by its own driver may take.
+const STOP_ITSELF: Duration = Duration::from_secs(2);
+
+pub(crate) struct Shard<D: Driver> {
+    pub(crate) core: Core,
+    pub(crate) driver: D,
+    pub(crate) socket: Socket,
+    pub(crate) poll: Poll,
+    pub(crate) inbox: Arc<Inbox<D::Mail>>,
+    /// All shards of the port, this one too; empty where each has its own port.
+    pub(crate) group: Arc<[Arc<Inbox<D::Mail>>]>,
+}
+
+impl<D: Driver> Shard<D> {
+    /// Runs until stopped.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(8);
+        let mut mails = VecDeque::new();
+        let mut handed = Vec::new();
+        // The socket may hold something that arrived before it was registered.
+        let mut readable = true;
+        let mut waits_for_room = false;
+        let mut stop: Option<Stop> = None;
+        self.poll.registry().register(&mut self.socket.io, SOCKET, Interest::READABLE)?;
+        loop {
+            let timeout = self.timeout(readable, stop.as_ref());
+            if !readable || waits_for_room || timeout != Some(Duration::ZERO) {
+                let timeout = match readable || !self.inbox.about_to_sleep() {
+                    true => Some(Duration::ZERO),
+                    false => timeout,
+                };
+                match self.poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                    _ => {}
+                }
+                self.inbox.woke_up();
+                readable |= events.iter().any(|event| event.token() == SOCKET);
+            }
+
+            self.core.begin_turn(Instant::now());
+            for _ in 0..BATCHES_A_TURN {
+                readable = readable && self.receive()?;
+            }
+            self.inbox.take_handed_over(&mut handed);
+            handed.drain(..).for_each(|datagram| self.core.handle_datagram(datagram));
+            self.core.fire_timers(&mut self.driver);
+            self.inbox.take_mails(&mut mails);
+            self.core.counters().mails.add(mails.len() as u64);
+            for mail in mails.drain(..) {
+                self.driver.on_mail(&mut Io::new(&mut self.core), mail);
+            }
+            if self.driver.next_tick().is_some_and(|at| at <= self.core.now) {
+                self.driver.on_tick(&mut Io::new(&mut self.core));
+            }
+            self.core.dispatch(&mut self.driver);
+            self.driver.on_turn_end(&mut Io::new(&mut self.core));
+            self.core.dispatch(&mut self.driver);
+            self.transmit(&mut waits_for_room)?;
+
+            if stop.is_none() {
+                stop = self.begin_stop(&mut waits_for_room)?;
+            }
+            if let Some(stop) = &stop
+                && (self.core.is_stopped() || Instant::now() >= stop.deadline)
+            {
+                // What a deadline cut short is told all the same.
+                self.core.dispatch(&mut self.driver);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self, readable: bool, stop: Option<&Stop>) -> Option<Duration> {
+        if readable {
+            return Some(Duration::ZERO);
+        }
+        let deadlines =
+            [self.core.next_deadline(), self.driver.next_tick(), stop.map(|stop| stop.deadline)];
+        let next = deadlines.into_iter().flatten().min()?;
+        if next <= self.core.now {
+            return Some(Duration::ZERO);
+        }
+        // One more clock read, only before a sleep.
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// One batch. `true`: there may be more.
+    fn receive(&mut self) -> io::Result<bool> {
+        let Self { core, socket, group, .. } = self;
+        let counters = core_counters(core);
+        socket.receive(&counters, |datagram| take_in(core, group, datagram))
+    }
+
+    fn transmit(&mut self, waits_for_room: &mut bool) -> io::Result<()> {
+        let Self { core, socket, .. } = self;
+        let counters = core_counters(core);
+        let mut blocked = false;
+        core.transmit(|queue| blocked = socket.send(queue, &counters).is_err());
+        if blocked != *waits_for_room {
+            // Room is only asked for while it lacks: each sent datagram would be an event.
+            let interest = match blocked {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            self.poll.registry().reregister(&mut self.socket.io, SOCKET, interest)?;
+            *waits_for_room = blocked;
+        }
+        Ok(())
+    }
+
+    fn begin_stop(&mut self, waits_for_room: &mut bool) -> io::Result<Option<Stop>> {
+        let asked = self.inbox.take_stop().or_else(|| {
+            self.core.stop_asked.then(|| Stop {
+                code: 0,
+                reason: Vec::new(),
+                deadline: Instant::now() + STOP_ITSELF,
+            })
+        });
+        let Some(stop) = asked else { return Ok(None) };
+        self.core.stop_asked = true;
+        self.driver.on_stopping(&mut Io::new(&mut self.core));
+        self.core.dispatch(&mut self.driver);
+        self.transmit(waits_for_room)?;
+        let code = VarInt::from_u64(stop.code).unwrap_or(VarInt::MAX);
+        self.core.begin_stop(code, &stop.reason);
+        self.core.dispatch(&mut self.driver);
+        self.transmit(waits_for_room)?;
+        Ok(Some(stop))
+    }
+}
+
+/// The counters apart from the core, which is borrowed whole beside them.
+fn core_counters(core: &Core) -> Arc<crate::stats::Counters> {
+    core.counters_arc()
+}
+
+/// Takes a datagram in, or gives it to the shard it is for.
+fn take_in<M: Send + 'static>(core: &mut Core, group: &[Arc<Inbox<M>>], datagram: Datagram) {
+    if group.len() > 1 {
+        let shard = steer::shard_of(&datagram.data, group.len());
+        if shard != core.shard() {
+            let counters = core.counters();
+            match group[shard].hand_over(datagram) {
+                true => counters.handed_over.add(1),
+                false => counters.hand_over_dropped.add(1),
+            }
+            return;
+        }
+    }
+    core.handle_datagram(datagram);
+}
