@@ -1,5 +1,7 @@
 //! The program `skein` as its user meets it: what it prints, where, and its exit status.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,5 +1,7 @@
 //! The files for development: made once, reused, replaced when their time is over.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
