@@ -1,5 +1,5 @@
 //! The bytes of every frame kind, pinned in `frames.hex`: a line that changes is a break of the
-//! wire for clients that are already out. `SKEIN_UPDATE_SNAPSHOTS=1` writes the file anew.
+//! wire for clients that are already out. `SKEIN_UPDATE=1` writes the file anew.
 
 // A helper of a test fails like a test.
 #![allow(clippy::unwrap_used)]
@@ -30,7 +30,7 @@ fn pinned() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn every_frame_has_its_pinned_bytes() {
-    if std::env::var_os("SKEIN_UPDATE_SNAPSHOTS").is_some() {
+    if std::env::var_os("SKEIN_UPDATE").is_some() {
         let mut text =
             String::from("# Side, kind (field name in frame.proto), frame with prefix.\n");
         for (name, bytes) in encoded() {

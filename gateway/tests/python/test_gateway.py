@@ -1,6 +1,6 @@
 """An independent client against a running gateway.
 
-Environment: SKEIN_BIN (the program), SKEIN_DATA (its data folder), SKEIN_PORT. `.ci/python-client`
+Environment: GATEWAY_BIN (the program), GATEWAY_DATA (its data folder), GATEWAY_PORT. `.ci/python-client`
 sets them and starts the gateway.
 """
 
@@ -16,8 +16,8 @@ from skein_client import LIVE_STREAM, Closed, Session, dial
 from skein_wire import conversation_id, encode_frame, encode_varint
 
 HOST = "127.0.0.1"
-PORT = int(os.environ["SKEIN_PORT"])
-DATA = os.environ["SKEIN_DATA"]
+PORT = int(os.environ["GATEWAY_PORT"])
+DATA = os.environ["GATEWAY_DATA"]
 CA = os.path.join(DATA, "dev", "ca.pem")
 # TLS alert 120, no_application_protocol, as a QUIC error (RFC 9001 section 4.8).
 NO_APPLICATION_PROTOCOL = 0x100 + 120
@@ -25,7 +25,7 @@ NO_APPLICATION_PROTOCOL = 0x100 + 120
 
 @functools.cache
 def token(user, device):
-    command = [os.environ["SKEIN_BIN"], "token", "--data", DATA, "--user", user]
+    command = [os.environ["GATEWAY_BIN"], "token", "--data", DATA, "--user", user]
     command += ["--device", device] if device else []
     made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return made.stdout.strip()
