@@ -32,6 +32,11 @@ impl ConnId {
         (self.0 >> 24) as u32
     }
 
+    /// The handle that [`as_u64`](Self::as_u64) made this number of.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
     /// All of it, as a number that is unique within the process.
     pub fn as_u64(self) -> u64 {
         self.0

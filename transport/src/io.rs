@@ -111,9 +111,19 @@ impl<'a> Io<'a> {
         self.core.alive(conn)?.quic.streams().open(Dir::Uni)
     }
 
-    /// Bytes that `write` accepted and QUIC has not taken yet.
+    /// Bytes that `write` accepted and QUIC has not taken yet, counted as the limit counts them:
+    /// 64 more for each piece.
     pub fn outbox_bytes(&self, conn: ConnId) -> usize {
-        self.core.alive_ref(conn).map_or(0, |slot| slot.outbox_bytes())
+        self.core.alive_ref(conn).map_or(0, |slot| slot.outbox_cost())
+    }
+
+    /// Asks for one [`Driver::on_writable`](crate::Driver::on_writable) when the outbox is below
+    /// half of its limit, which may be at once, although no write was refused.
+    pub fn want_writable(&mut self, conn: ConnId) {
+        if let Some(slot) = self.core.alive(conn) {
+            slot.want_writable = true;
+            self.core.touch(conn);
+        }
     }
 
     /// Calls [`Driver::on_timer`](crate::Driver::on_timer) at this time, in place of any earlier

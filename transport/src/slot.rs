@@ -71,10 +71,6 @@ impl Conn {
         }
     }
 
-    pub(crate) fn outbox_bytes(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes)
-    }
-
     /// What the outbox counts against its limit.
     pub(crate) fn outbox_cost(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.cost())

@@ -12,7 +12,6 @@
 mod check;
 mod keys;
 mod print;
-mod quantity;
 mod rule;
 mod source;
 mod table;

@@ -1,0 +1,250 @@
+//! Answers to bulk requests, page by page: heads of conversations, ranges of messages.
+//!
+//! A job is worked on outside the shard and travels with its page: the shard writes the page,
+//! and sends the job on when there is room for the next. So a bulk stream holds one page at a
+//! time, however much was asked for.
+
+use bytes::Bytes;
+use skein_protocol::server::{BulkRequest, PullRange, Refusal, server_frame};
+use skein_protocol::wire::{self, server_frame::Kind};
+use skein_protocol::{Code, ConversationId, UserId, limits};
+use skein_storage::{Direction, Page as Budget, Record, StoreError};
+
+use crate::hub::{Hub, conversation_of, id_bytes, wire_message};
+use crate::lane::code_of;
+
+/// Payload bytes in one page: half a frame, so that a page and a large message still fit into
+/// a session's share of its outbox.
+const PAGE_BYTES: usize = 32 * 1024;
+
+/// Messages in one page.
+const PAGE_RECORDS: usize = 256;
+
+/// One page, and what comes after it.
+#[derive(Debug)]
+pub struct Page {
+    /// For the stream.
+    pub frame: Bytes,
+    /// The rest of the answer; `None`: the stream ends with this page.
+    pub rest: Option<Box<Job>>,
+}
+
+/// A bulk request that is being answered.
+#[derive(Debug)]
+pub struct Job {
+    user: UserId,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Named conversations that are left.
+    Heads(std::vec::IntoIter<ConversationId>),
+    /// All conversations after this one.
+    AllHeads(Option<ConversationId>),
+    Pull {
+        ranges: Vec<PullRange>,
+        at: usize,
+    },
+}
+
+impl Job {
+    /// Starts to answer.
+    pub fn new(user: UserId, request: BulkRequest) -> Box<Self> {
+        let work = match request {
+            BulkRequest::Heads(ids) if ids.is_empty() => Work::AllHeads(None),
+            BulkRequest::Heads(ids) => Work::Heads(ids.into_iter()),
+            BulkRequest::Pull(ranges) => Work::Pull { ranges, at: 0 },
+        };
+        Box::new(Self { user, work })
+    }
+
+    /// Reads the next page. A store that fails ends the answer with a numbered error.
+    pub async fn next_page(mut self: Box<Self>, hub: &Hub) -> Page {
+        let page = match &mut self.work {
+            Work::Heads(_) | Work::AllHeads(_) => self.heads_page(hub).await,
+            Work::Pull { .. } => self.pull_page(hub).await,
+        };
+        match page {
+            Ok((kind, is_end)) => {
+                Page { frame: server_frame(kind), rest: (!is_end).then_some(self) }
+            }
+            Err(error) => {
+                tracing::warn!(user = %self.user, %error, "a sync failed");
+                refused_page(code_of(&error))
+            }
+        }
+    }
+
+    async fn heads_page(&mut self, hub: &Hub) -> Result<(Kind, bool), StoreError> {
+        let limit = limits::HEADS_PER_PAGE;
+        let (ids, is_end) = match &mut self.work {
+            Work::Heads(ids) => {
+                let page: Vec<_> = ids.by_ref().take(limit).collect();
+                (page, ids.len() == 0)
+            }
+            Work::AllHeads(after) => {
+                let page = hub.store.conversations(self.user.clone(), *after, limit).await?;
+                *after = page.last().copied().or(*after);
+                let is_end = page.len() < limit;
+                (page, is_end)
+            }
+            Work::Pull { .. } => (Vec::new(), true),
+        };
+        let mut heads = Vec::with_capacity(ids.len());
+        for id in ids {
+            heads.extend(head_of(hub, &self.user, id).await?);
+        }
+        Ok((Kind::HeadsPage(wire::HeadsPage { heads, is_end }), is_end))
+    }
+
+    async fn pull_page(&mut self, hub: &Hub) -> Result<(Kind, bool), StoreError> {
+        let Work::Pull { ranges, at } = &mut self.work else {
+            return Ok((Kind::PullPage(wire::PullPage::default()), true));
+        };
+        let Some(range) = ranges.get_mut(*at) else {
+            // A request without ranges.
+            let nothing = wire::PullPage { is_end: true, ..Default::default() };
+            return Ok((Kind::PullPage(nothing), true));
+        };
+        let mut page = read_range(hub, &self.user, range).await?;
+        page.range = *at as u32;
+        if page.is_end {
+            *at += 1;
+        }
+        let is_end = *at == ranges.len();
+        Ok((Kind::PullPage(page), is_end))
+    }
+}
+
+/// An answer that consists of a refusal.
+pub fn refused_page(code: Code) -> Page {
+    let refusal = Refusal { code, message: code.text().into(), client_msg_id: String::new() };
+    Page { frame: refusal.frame(), rest: None }
+}
+
+/// Reads the next page of a range and moves the range past it.
+async fn read_range(
+    hub: &Hub,
+    user: &UserId,
+    range: &mut PullRange,
+) -> Result<wire::PullPage, StoreError> {
+    let conversation = conversation_of(user, &range.target);
+    let mut page = wire::PullPage {
+        conversation: id_bytes(conversation),
+        is_end: true,
+        first_seq: 1,
+        ..Default::default()
+    };
+    let Some(members) = members_of(hub, conversation).await? else {
+        // Nobody has written to this user yet: an empty conversation, not an error.
+        if !matches!(range.target, skein_protocol::server::Target::User(_)) {
+            page.error_code = Code::UnknownConversation.number();
+        }
+        return Ok(page);
+    };
+    if !members.contains(user) {
+        page.error_code = Code::UnknownConversation.number();
+        return Ok(page);
+    }
+    let extent = hub.store.extent(conversation).await?;
+    (page.head, page.first_seq) = (extent.head, extent.first);
+    let (from, to) = (range.from.max(extent.first), range.to.min(extent.head));
+    if from > to || range.limit == 0 {
+        return Ok(page);
+    }
+    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
+    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes: PAGE_BYTES };
+    let records = hub.store.read(conversation, from..=to, direction, budget).await?;
+    page.messages = fitting(hub, conversation, &records);
+    let taken = page.messages.len() as u32;
+    range.limit -= taken.min(range.limit);
+    page.is_end = match (page.messages.last(), range.backward) {
+        (None, _) => true,
+        (Some(last), false) => {
+            range.from = last.seq + 1;
+            last.seq >= to
+        }
+        (Some(last), true) => {
+            range.to = last.seq - 1;
+            last.seq <= from
+        }
+    } || range.limit == 0;
+    Ok(page)
+}
+
+/// As many of the records as a frame can carry.
+fn fitting(hub: &Hub, conversation: ConversationId, records: &[Record]) -> Vec<wire::Message> {
+    use prost::Message;
+    let room = hub.rules.limits.max_frame_bytes as usize - ROOM_BESIDE_MESSAGES;
+    let mut used = 0;
+    let mut messages = Vec::with_capacity(records.len());
+    for record in records {
+        let message = wire_message(conversation, record);
+        used += message.encoded_len() + TAG_AND_LENGTH;
+        // One message always fits: the limits leave room for its envelope.
+        if used > room && !messages.is_empty() {
+            break;
+        }
+        messages.push(message);
+    }
+    messages
+}
+
+/// Bytes of a page beside its messages: range, conversation, head and flags.
+const ROOM_BESIDE_MESSAGES: usize = 128;
+
+/// Bytes around each message in a page: one of tag and up to four of length.
+const TAG_AND_LENGTH: usize = 5;
+
+async fn members_of(
+    hub: &Hub,
+    conversation: ConversationId,
+) -> Result<Option<Vec<UserId>>, StoreError> {
+    match hub.peek(conversation) {
+        Some(peek) => Ok(Some(peek.members.to_vec())),
+        None => hub.store.members(conversation).await,
+    }
+}
+
+/// A conversation's head, or nothing if the user is not in it.
+async fn head_of(
+    hub: &Hub,
+    user: &UserId,
+    conversation: ConversationId,
+) -> Result<Option<wire::Head>, StoreError> {
+    let extent = hub.store.extent(conversation).await?;
+    let (members, cursors) = match hub.peek(conversation) {
+        Some(peek) => (peek.members.to_vec(), peek.cursors),
+        None => {
+            let Some(members) = hub.store.members(conversation).await? else {
+                return Ok(None);
+            };
+            let mut cursors = Vec::with_capacity(members.len());
+            for member in &members {
+                cursors.push(hub.store.cursors(member.clone(), conversation).await?);
+            }
+            (members, cursors)
+        }
+    };
+    let mut head = wire::Head {
+        conversation: id_bytes(conversation),
+        seq: extent.head,
+        first_seq: extent.first,
+        ..Default::default()
+    };
+    let mut is_member = false;
+    for (member, cursor) in members.iter().zip(&cursors) {
+        if member == user {
+            is_member = true;
+            (head.delivered, head.read) = (cursor.delivered, cursor.read);
+        } else {
+            head.members.push(wire::MemberCursors {
+                user: member.as_str().into(),
+                delivered: cursor.delivered,
+                read: cursor.read,
+            });
+        }
+    }
+    Ok(is_member.then_some(head))
+}

@@ -1,0 +1,438 @@
+//! What the shards share: lanes, registry, store; and the carrying out of what lanes ask for.
+//!
+//! ```text
+//! shard thread: commands of one turn -> lanes -> effects -> mail, submit, reads
+//! store thread: outcomes             -> lanes -> effects -> mail, submit, reads
+//! ```
+//!
+//! A lane is entered under its lock for microseconds and does no I/O there. Mail leaves before
+//! the next append of the same conversation is submitted, so pushes keep the order of the log.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use skein_protocol::server::{Rules, server_frame};
+use skein_protocol::wire::{self, server_frame::Kind};
+use skein_protocol::{ConversationId, Seq, UserId};
+use skein_storage::{Append, AppendError, AppendSink, Direction, Page, Store, StoreError};
+use skein_transport::{ConnId, Mailbox};
+
+use crate::auth::Verifier;
+use crate::lane::{
+    Ack, Command, CursorKind, Delivery, Effect, Found, Key, Lane, LaneConfig, Load, Loaded, Peek,
+    Receipt, Scan,
+};
+use crate::mail::{Mail, Outgoing};
+use crate::registry::Registry;
+
+/// Records that one step of a scan reads.
+const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
+
+/// Time and background work, passed in so that a simulation can own both.
+pub trait Host: Send + Sync + 'static {
+    /// Wall-clock time.
+    fn now(&self) -> SystemTime;
+
+    /// Unix time in milliseconds.
+    fn now_ms(&self) -> u64 {
+        // A clock before 1970 is as good as 1970: times only inform.
+        self.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+
+    /// Runs a future to its end, elsewhere.
+    fn spawn(&self, work: BoxFuture<'static, ()>);
+}
+
+/// Bounds of what a session may hold.
+#[derive(Debug, Clone)]
+pub struct SessionLimits {
+    /// Sessions of the whole gateway.
+    pub max_sessions: usize,
+    /// Pushes beyond this many bytes in a session's outbox are left out.
+    pub push_bytes: usize,
+    /// A session that is behind for this long is closed.
+    pub slow_consumer_timeout: std::time::Duration,
+}
+
+/// Everything that a [`Hub`] is made of.
+pub struct HubParts {
+    /// What peers may say.
+    pub rules: Rules,
+    /// What sessions may hold.
+    pub limits: SessionLimits,
+    /// Who may log in.
+    pub verifier: Verifier,
+    /// Where messages stay.
+    pub store: Arc<dyn Store>,
+    /// Who is online.
+    pub registry: Registry,
+    /// Number of lanes; at least 1.
+    pub lanes: usize,
+    /// Bounds of each.
+    pub lane: LaneConfig,
+    /// Time and background work.
+    pub host: Arc<dyn Host>,
+    /// The ways to the shards, by index.
+    pub mailboxes: Vec<Mailbox<Mail>>,
+}
+
+/// The shared middle of a gateway.
+pub struct Hub {
+    pub(crate) rules: Rules,
+    pub(crate) limits: SessionLimits,
+    pub(crate) verifier: Verifier,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) host: Arc<dyn Host>,
+    lanes: Vec<Mutex<Lane>>,
+    mailboxes: Vec<Mailbox<Mail>>,
+    /// Times that mail for a shard was lost because its mailbox was full. A session that sees the
+    /// number change tells its client to ask for all heads.
+    overflows: Vec<AtomicU64>,
+    sessions: AtomicUsize,
+    last_session: AtomicU64,
+}
+
+impl Hub {
+    /// A hub in which nobody is online.
+    pub fn new(parts: HubParts) -> Arc<Self> {
+        let lane = || Mutex::new(Lane::new(parts.lane.clone()));
+        Arc::new(Self {
+            lanes: (0..parts.lanes.max(1)).map(|_| lane()).collect(),
+            rules: parts.rules,
+            limits: parts.limits,
+            verifier: parts.verifier,
+            store: parts.store,
+            registry: parts.registry,
+            host: parts.host,
+            overflows: parts.mailboxes.iter().map(|_| AtomicU64::new(0)).collect(),
+            mailboxes: parts.mailboxes,
+            sessions: AtomicUsize::new(0),
+            last_session: AtomicU64::new(rand::random::<u32>().into()),
+        })
+    }
+
+    /// Takes the commands of one turn of a shard.
+    pub fn command(self: &Arc<Self>, commands: Vec<(ConversationId, Command)>) {
+        let now_ms = self.host.now_ms();
+        let mut effects = Vec::new();
+        // Nearly all turns bring few commands, so one lock a command is cheaper than sorting.
+        for (conversation, command) in commands {
+            self.lane(conversation).handle_command(conversation, command, now_ms, &mut effects);
+        }
+        self.carry_out(effects);
+    }
+
+    /// Writes cursors behind; to be called a few times a second, and once at the end.
+    pub async fn flush_cursors(&self) -> Result<(), StoreError> {
+        let mut updates = Vec::new();
+        for lane in &self.lanes {
+            updates.append(&mut lock(lane).take_cursor_updates());
+        }
+        if updates.is_empty() {
+            return Ok(());
+        }
+        self.store.advance(updates).await
+    }
+
+    /// Head and cursors of a conversation that is in memory.
+    pub(crate) fn peek(&self, conversation: ConversationId) -> Option<Peek> {
+        self.lane(conversation).peek(conversation)
+    }
+
+    /// Bytes of messages that wait for the store.
+    pub fn waiting_bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lock(lane).waiting_bytes()).sum()
+    }
+
+    /// Sends mail from outside a lane.
+    pub fn post(&self, conn: ConnId, mail: Mail) {
+        let mut outgoing = self.outgoing();
+        outgoing.push(conn, mail);
+        self.dispatch(outgoing);
+    }
+
+    /// Sends mail to every shard.
+    pub fn broadcast(&self, mail: impl Fn() -> Mail) {
+        for mailbox in &self.mailboxes {
+            // A full mailbox takes nothing; the stop of the engine closes the rest.
+            let _ = mailbox.send(mail());
+        }
+    }
+
+    /// How often mail for this shard was lost.
+    pub(crate) fn overflows(&self, shard: usize) -> u64 {
+        self.overflows.get(shard).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Counts a session in, unless the gateway is full.
+    pub(crate) fn admit(&self) -> Option<u64> {
+        let max = self.limits.max_sessions;
+        let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < max).then_some(count + 1)
+        });
+        admitted.ok().map(|_| self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Counts a session out.
+    pub(crate) fn dismiss(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sessions that are logged in.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    fn lane(&self, conversation: ConversationId) -> MutexGuard<'_, Lane> {
+        lock(&self.lanes[self.lane_of(conversation)])
+    }
+
+    fn lane_of(&self, conversation: ConversationId) -> usize {
+        // The id is a hash already; its first byte is the kind.
+        let bytes = conversation.as_bytes();
+        usize::from(u16::from_le_bytes([bytes[14], bytes[15]])) % self.lanes.len()
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        Outgoing::new(self.mailboxes.len())
+    }
+
+    fn dispatch(&self, outgoing: Outgoing) {
+        for shard in outgoing.send(&self.mailboxes) {
+            self.overflows[shard].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, effects: Vec<Effect>) {
+        let mut outgoing = self.outgoing();
+        let mut appends = Vec::new();
+        let mut reads = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Ack(ack) => outgoing.push(ack.conn, Mail::Answer(ack.conn, ack_frame(ack))),
+                Effect::Refuse(conn, refusal) => {
+                    outgoing.push(conn, Mail::Answer(conn, refusal.frame()));
+                }
+                Effect::Deliver(delivery) => self.deliver(&delivery, &mut outgoing),
+                Effect::Receipt(receipt) => self.receipt(&receipt, &mut outgoing),
+                Effect::Head(conn, mark) => outgoing.push(conn, Mail::Head(conn, mark)),
+                Effect::Append(append) => appends.push(append),
+                read @ (Effect::Load(_) | Effect::Scan(_)) => reads.push(read),
+            }
+        }
+        self.dispatch(outgoing);
+        if !appends.is_empty() {
+            self.submit(appends);
+        }
+        for read in reads {
+            match read {
+                Effect::Load(load) => self.spawn_load(load),
+                Effect::Scan(scan) => self.spawn_scan(scan),
+                _ => {}
+            }
+        }
+    }
+
+    /// Encodes once, for all recipients.
+    fn deliver(&self, delivery: &Delivery, outgoing: &mut Outgoing) {
+        let Delivery { conversation, record, members, origin } = delivery;
+        let mark = skein_protocol::cursor::Mark { conversation: *conversation, seq: record.seq };
+        let mut frame: Option<Bytes> = None;
+        for user in members.iter() {
+            self.registry.for_each(user, |conn| {
+                if conn != *origin {
+                    let frame = frame.get_or_insert_with(|| {
+                        let messages = vec![wire_message(*conversation, record)];
+                        server_frame(Kind::Push(wire::Push { messages }))
+                    });
+                    outgoing.push(conn, Mail::Push(conn, mark, frame.clone()));
+                }
+            });
+        }
+    }
+
+    fn receipt(&self, receipt: &Receipt, outgoing: &mut Outgoing) {
+        let kind = match receipt.kind {
+            CursorKind::Delivered => wire::ReceiptKind::Delivered,
+            CursorKind::Read => wire::ReceiptKind::Read,
+        };
+        let mut frame: Option<Bytes> = None;
+        for user in receipt.members.iter() {
+            // The user's own devices follow what was read, not what another one received.
+            if *user == receipt.user && receipt.kind == CursorKind::Delivered {
+                continue;
+            }
+            self.registry.for_each(user, |conn| {
+                if conn != receipt.origin {
+                    let frame = frame.get_or_insert_with(|| {
+                        server_frame(Kind::Receipt(wire::Receipt {
+                            conversation: id_bytes(receipt.conversation),
+                            kind: kind.into(),
+                            user: receipt.user.as_str().into(),
+                            seq: receipt.seq,
+                        }))
+                    });
+                    outgoing.push(conn, Mail::Notice(conn, frame.clone()));
+                }
+            });
+        }
+    }
+
+    fn submit(self: &Arc<Self>, appends: Vec<Append>) {
+        let conversations = appends.iter().map(|append| append.conversation).collect();
+        let sink = LaneSink { hub: self.clone(), conversations };
+        self.store.submit(appends, Arc::new(sink));
+    }
+
+    fn spawn_load(self: &Arc<Self>, load: Load) {
+        let hub = self.clone();
+        self.host.spawn(Box::pin(async move {
+            let conversation = load.conversation;
+            let loaded = read_conversation(&*hub.store, load).await;
+            let mut effects = Vec::new();
+            let now_ms = hub.host.now_ms();
+            hub.lane(conversation).handle_loaded(conversation, loaded, now_ms, &mut effects);
+            hub.carry_out(effects);
+        }));
+    }
+
+    fn spawn_scan(self: &Arc<Self>, scan: Scan) {
+        let hub = self.clone();
+        self.host.spawn(Box::pin(async move {
+            let found = scan_log(&*hub.store, &scan).await;
+            let mut effects = Vec::new();
+            let now_ms = hub.host.now_ms();
+            hub.lane(scan.conversation).handle_scanned(&scan, found, now_ms, &mut effects);
+            hub.carry_out(effects);
+        }));
+    }
+}
+
+/// Leads the outcomes of one submitted group back to their lanes.
+struct LaneSink {
+    hub: Arc<Hub>,
+    conversations: Vec<ConversationId>,
+}
+
+impl AppendSink for LaneSink {
+    fn appended(&self, outcomes: Vec<(usize, Result<(), AppendError>)>) {
+        let mut effects = Vec::new();
+        for (place, outcome) in outcomes {
+            let Some(&conversation) = self.conversations.get(place) else { continue };
+            self.hub.lane(conversation).handle_appended(conversation, outcome, &mut effects);
+        }
+        self.hub.carry_out(effects);
+    }
+}
+
+async fn read_conversation(store: &dyn Store, load: Load) -> Result<Option<Loaded>, StoreError> {
+    let conversation = load.conversation;
+    let members = match (store.members(conversation).await?, load.begin) {
+        (Some(members), _) => members,
+        (None, None) => return Ok(None),
+        (None, Some(members)) => {
+            store.begin(conversation, members.clone()).await?;
+            members
+        }
+    };
+    let extent = store.extent(conversation).await?;
+    let mut cursors = Vec::with_capacity(members.len());
+    for user in &members {
+        cursors.push(store.cursors(user.clone(), conversation).await?);
+    }
+    let tail = read_tail(store, conversation, extent.head, load.tail as Seq).await?;
+    Ok(Some(Loaded { members, extent, tail, cursors }))
+}
+
+/// The last records up to `head`, ascending and without a gap.
+async fn read_tail(
+    store: &dyn Store,
+    conversation: ConversationId,
+    head: Seq,
+    count: Seq,
+) -> Result<Vec<skein_storage::Record>, StoreError> {
+    let mut tail = Vec::new();
+    let first = (head + 1).saturating_sub(count).max(1);
+    let mut last = head;
+    while last >= first {
+        let range: RangeInclusive<Seq> = first..=last;
+        let page = store.read(conversation, range, Direction::Backward, SCAN_PAGE).await?;
+        // Retention may have removed the older part.
+        let Some(oldest) = page.last() else { break };
+        last = oldest.seq - 1;
+        tail.extend(page);
+    }
+    tail.reverse();
+    Ok(tail)
+}
+
+async fn scan_log(store: &dyn Store, scan: &Scan) -> Result<Found, StoreError> {
+    let mut found = Found::new();
+    let mut from = scan.from;
+    while from <= scan.to && found.len() < scan.keys.len() {
+        let range = from..=scan.to;
+        let page = store.read(scan.conversation, range, Direction::Forward, SCAN_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        from = last.seq + 1;
+        let (user, device) = &scan.sender;
+        for record in page.iter().filter(|r| r.sender == *user && r.device == *device) {
+            let key = Key::of(record);
+            if scan.keys.contains(&key) {
+                found.push((key, record.seq, record.time_ms));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn ack_frame(ack: Ack) -> Bytes {
+    server_frame(Kind::SendAck(wire::SendAck {
+        client_msg_id: ack.client_msg_id.as_str().into(),
+        conversation: id_bytes(ack.conversation),
+        seq: ack.seq,
+        time_ms: ack.time_ms,
+    }))
+}
+
+pub(crate) fn wire_message(
+    conversation: ConversationId,
+    record: &skein_storage::Record,
+) -> wire::Message {
+    wire::Message {
+        conversation: id_bytes(conversation),
+        seq: record.seq,
+        sender: record.sender.as_str().into(),
+        sender_device: record.device.as_str().into(),
+        client_msg_id: record.client_msg_id.as_str().into(),
+        time_ms: record.time_ms,
+        content_type: record.content_type.clone(),
+        payload: record.payload.clone(),
+    }
+}
+
+pub(crate) fn id_bytes(conversation: ConversationId) -> Bytes {
+    Bytes::copy_from_slice(conversation.as_bytes())
+}
+
+/// The one-to-one conversation or the named one.
+pub(crate) fn conversation_of(
+    user: &UserId,
+    target: &skein_protocol::server::Target,
+) -> ConversationId {
+    use skein_protocol::server::Target;
+    match target {
+        Target::User(peer) => ConversationId::one_to_one(user, peer),
+        Target::Conversation(id) => *id,
+    }
+}
+
+/// A lane is only changed by code that does not panic half way; if it did, serving on is better
+/// than stopping everybody.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

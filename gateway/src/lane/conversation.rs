@@ -1,0 +1,327 @@
+//! One conversation in memory: its window, what waits for the store, and its members' cursors.
+
+use std::sync::Arc;
+
+use skein_protocol::server::Send;
+use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
+use skein_storage::{Append, CursorPair, CursorUpdate, Record};
+use skein_transport::ConnId;
+
+use super::window::{Key, Window};
+use super::{Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, refuse_send};
+
+/// Records in one append: bounds the time that a batch holds others up.
+const MAX_BATCH_RECORDS: usize = 512;
+
+/// Payload bytes in one append.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Sessions that may wait for one message beside the one that sent it first: a device that
+/// reconnects in the middle of an append asks again, an older one has gone by then.
+const MAX_ALSO_WAITING: usize = 4;
+
+/// Keys that one scan looks for; further ones wait for the next.
+const MAX_SCAN_KEYS: usize = 256;
+
+/// A message that has a number and is not durable yet.
+struct Pending {
+    origin: Origin,
+    send: Send,
+    record: Record,
+    /// Sessions that sent it again meanwhile.
+    also: Vec<ConnId>,
+    /// What it is counted for in the lane's bytes.
+    size: usize,
+}
+
+/// A device whose retries are looked for in the log. What it sends meanwhile waits, so that its
+/// order is kept.
+struct Scanning {
+    sender: (UserId, DeviceId),
+    deferred: Vec<(Origin, Send)>,
+}
+
+pub(super) struct Conversation {
+    members: Arc<[UserId]>,
+    /// Last durable number.
+    head: Seq,
+    /// Every number up to the last one given.
+    window: Window,
+    /// Submitted: numbers `head + 1` and on.
+    in_flight: Vec<Pending>,
+    /// Numbered after those in flight, not submitted.
+    waiting: Vec<Pending>,
+    scanning: Vec<Scanning>,
+    cursors: Vec<CursorPair>,
+    /// Cursors that the store has.
+    stored: Vec<CursorPair>,
+    dirty: bool,
+    /// Second chance against eviction.
+    used: bool,
+}
+
+impl Conversation {
+    pub(super) fn new(loaded: Loaded, dedup_window: usize) -> Self {
+        Self {
+            members: loaded.members.into(),
+            head: loaded.extent.head,
+            window: Window::new(loaded.extent.head, &loaded.tail, dedup_window),
+            in_flight: Vec::new(),
+            waiting: Vec::new(),
+            scanning: Vec::new(),
+            stored: loaded.cursors.clone(),
+            cursors: loaded.cursors,
+            dirty: false,
+            used: true,
+        }
+    }
+
+    pub(super) fn touch(&mut self) {
+        self.used = true;
+    }
+
+    pub(super) fn head(&self) -> Seq {
+        self.head
+    }
+
+    pub(super) fn has_member(&self, user: &UserId) -> bool {
+        self.members.contains(user)
+    }
+
+    pub(super) fn window_first(&self) -> Seq {
+        self.window.first()
+    }
+
+    pub(super) fn waiting_len(&self) -> usize {
+        self.in_flight.len() + self.waiting.len()
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    pub(super) fn peek(&self) -> Peek {
+        let (members, cursors) = (self.members.clone(), self.cursors.clone());
+        Peek { head: self.head, members, cursors }
+    }
+
+    /// Whether nothing would be lost; takes the second chance away.
+    pub(super) fn may_be_forgotten(&mut self) -> bool {
+        let idle = self.in_flight.is_empty()
+            && self.waiting.is_empty()
+            && self.scanning.is_empty()
+            && !self.dirty;
+        !std::mem::replace(&mut self.used, false) && idle
+    }
+
+    /// Lets a send wait if its device is being scanned; gives it back if not.
+    pub(super) fn join_scan(
+        &mut self,
+        origin: Origin,
+        send: Send,
+        max: usize,
+        effects: &mut Vec<Effect>,
+    ) -> Option<(Origin, Send)> {
+        let scanning = self
+            .scanning
+            .iter_mut()
+            .find(|s| s.sender.0 == origin.user && s.sender.1 == origin.device);
+        match scanning {
+            None => return Some((origin, send)),
+            Some(scanning) if scanning.deferred.len() < max => {
+                scanning.deferred.push((origin, send));
+            }
+            Some(_) => refuse_send(origin.conn, &send, Code::Overloaded, effects),
+        }
+        None
+    }
+
+    pub(super) fn begin_scan(
+        &mut self,
+        conversation: ConversationId,
+        from: Seq,
+        key: Key,
+        origin: Origin,
+        send: Send,
+    ) -> Scan {
+        let sender = (origin.user.clone(), origin.device.clone());
+        let deferred = vec![(origin, send)];
+        self.scanning.push(Scanning { sender: sender.clone(), deferred });
+        Scan { conversation, from, to: self.window.first() - 1, sender, keys: vec![key] }
+    }
+
+    /// Adds what waits behind a scan that has not begun.
+    pub(super) fn widen_scan(&self, scan: &mut Scan) {
+        let waiting = self.scanning.iter().filter(|s| s.sender == scan.sender);
+        for (origin, send) in waiting.flat_map(|s| &s.deferred) {
+            let Some(seq) = send.retry_after_seq else { continue };
+            let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
+            if scan.keys.len() < MAX_SCAN_KEYS && !scan.keys.contains(&key) {
+                scan.keys.push(key);
+                scan.from = scan.from.min(seq.saturating_add(1));
+            }
+        }
+    }
+
+    /// Those who waited for the scan of this device.
+    pub(super) fn end_scan(&mut self, sender: &(UserId, DeviceId)) -> Option<Vec<(Origin, Send)>> {
+        let place = self.scanning.iter().position(|s| s.sender == *sender)?;
+        Some(self.scanning.swap_remove(place).deferred)
+    }
+
+    /// Answers, now or when it is durable, if the message has a number already.
+    pub(super) fn answer_known(
+        &mut self,
+        conversation: ConversationId,
+        key: Key,
+        origin: &Origin,
+        send: &Send,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some((seq, time_ms)) = self.window.find(key) else {
+            return false;
+        };
+        if seq <= self.head {
+            let (conn, client_msg_id) = (origin.conn, send.client_msg_id.clone());
+            effects.push(Effect::Ack(Ack { conn, client_msg_id, conversation, seq, time_ms }));
+            return true;
+        }
+        // Numbers above the head are in flight, then waiting, without a gap.
+        let place = (seq - self.head - 1) as usize;
+        let pending = self.in_flight.iter_mut().chain(&mut self.waiting).nth(place);
+        if let Some(pending) = pending {
+            if pending.also.len() >= MAX_ALSO_WAITING {
+                pending.also.remove(0);
+            }
+            pending.also.push(origin.conn);
+        }
+        true
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        key: Key,
+        origin: Origin,
+        send: Send,
+        size: usize,
+        now_ms: u64,
+    ) {
+        let (seq, time_ms) = self.window.push(key, now_ms);
+        let record = Record {
+            seq,
+            sender: origin.user.clone(),
+            device: origin.device.clone(),
+            client_msg_id: send.client_msg_id.clone(),
+            time_ms,
+            content_type: send.content_type.clone(),
+            payload: send.payload.clone(),
+        };
+        self.waiting.push(Pending { origin, send, record, also: Vec::new(), size });
+    }
+
+    /// What to submit now: all that waits, if nothing is in flight.
+    pub(super) fn next_append(&mut self, conversation: ConversationId) -> Option<Append> {
+        if !self.in_flight.is_empty() || self.waiting.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = |pending: &&Pending| {
+            bytes += pending.size;
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = self.waiting.iter().take(MAX_BATCH_RECORDS).take_while(fits).count().max(1);
+        let rest = self.waiting.split_off(count);
+        self.in_flight = std::mem::replace(&mut self.waiting, rest);
+        let records = self.in_flight.iter().map(|pending| pending.record.clone()).collect();
+        Some(Append { conversation, first: self.head + 1, records })
+    }
+
+    /// What was in flight is durable: acknowledge and deliver it. Returns the bytes it was
+    /// counted for.
+    pub(super) fn appended(
+        &mut self,
+        conversation: ConversationId,
+        effects: &mut Vec<Effect>,
+    ) -> usize {
+        let mut freed = 0;
+        for pending in std::mem::take(&mut self.in_flight) {
+            let Pending { origin, record, also, size, .. } = pending;
+            freed += size;
+            self.head = record.seq;
+            for conn in std::iter::once(origin.conn).chain(also) {
+                effects.push(Effect::Ack(Ack {
+                    conn,
+                    client_msg_id: record.client_msg_id.clone(),
+                    conversation,
+                    seq: record.seq,
+                    time_ms: record.time_ms,
+                }));
+            }
+            let (members, origin) = (self.members.clone(), origin.conn);
+            effects.push(Effect::Deliver(Delivery { conversation, record, members, origin }));
+        }
+        self.window.trim(self.head);
+        freed
+    }
+
+    /// Everything that was not acknowledged, in order, and the bytes it was counted for. What had
+    /// a number may or may not be in the log above the head now, so it is a retry from there.
+    pub(super) fn into_unacknowledged(self) -> (Vec<(Origin, Send)>, usize) {
+        let mut freed = 0;
+        let mut sends = Vec::new();
+        for pending in self.in_flight.into_iter().chain(self.waiting) {
+            freed += pending.size;
+            let send = Send { retry_after_seq: Some(self.head), ..pending.send };
+            for conn in pending.also {
+                sends.push((Origin { conn, ..pending.origin.clone() }, send.clone()));
+            }
+            sends.push((pending.origin, send));
+        }
+        sends.extend(self.scanning.into_iter().flat_map(|scanning| scanning.deferred));
+        (sends, freed)
+    }
+
+    /// Raises a cursor, never past the head; the receipt if it rose.
+    pub(super) fn raise(
+        &mut self,
+        conversation: ConversationId,
+        origin: &Origin,
+        kind: CursorKind,
+        seq: Seq,
+    ) -> Option<Receipt> {
+        let member = self.members.iter().position(|user| *user == origin.user)?;
+        let seq = seq.min(self.head);
+        let cursors = &mut self.cursors[member];
+        let cursor = match kind {
+            CursorKind::Delivered => &mut cursors.delivered,
+            CursorKind::Read => &mut cursors.read,
+        };
+        if seq <= *cursor {
+            return None;
+        }
+        *cursor = seq;
+        // What was read has been delivered.
+        cursors.delivered = cursors.delivered.max(cursors.read);
+        self.dirty = true;
+        Some(Receipt {
+            conversation,
+            kind,
+            user: origin.user.clone(),
+            seq,
+            members: self.members.clone(),
+            origin: origin.conn,
+        })
+    }
+
+    pub(super) fn take_dirty(&mut self, conversation: ConversationId) -> Vec<CursorUpdate> {
+        self.dirty = false;
+        let mut updates = Vec::new();
+        for ((user, to), stored) in self.members.iter().zip(&self.cursors).zip(&mut self.stored) {
+            if to != stored {
+                *stored = *to;
+                updates.push(CursorUpdate { user: user.clone(), conversation, to: *to });
+            }
+        }
+        updates
+    }
+}

@@ -1,0 +1,555 @@
+//! A lane orders a share of the conversations: it deduplicates, gives sequence numbers, batches
+//! and keeps cursors. It does no I/O: `handle_*` takes commands and the store's answers, and
+//! leaves [`Effect`]s.
+//!
+//! ```text
+//! Send -> dedup (window, else scan of the log) -> next number -> waiting
+//!      -> Append, one at a time for each conversation; what comes meanwhile is the next batch
+//!      -> appended: Ack, Deliver
+//! ```
+//!
+//! A conversation is loaded when it is first touched and forgotten when it has been idle for
+//! long; the log is the truth, so forgetting costs a read and never an answer. After any failed
+//! append it is forgotten at once.
+
+mod conversation;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use skein_protocol::cursor::Mark;
+use skein_protocol::server::{Refusal, Send, Target};
+use skein_protocol::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId};
+use skein_storage::{Append, AppendError, CursorPair, CursorUpdate, Extent, Record, StoreError};
+use skein_transport::ConnId;
+
+use conversation::Conversation;
+pub use window::Key;
+
+/// Bounds of one lane.
+#[derive(Debug, Clone)]
+pub struct LaneConfig {
+    /// Durable messages of a conversation whose keys stay in memory.
+    pub dedup_window: usize,
+    /// Bytes of messages that may wait in this lane; over it sends are refused with "overloaded".
+    pub max_bytes: usize,
+    /// Messages of one conversation that may wait, so that a lookup stays short.
+    pub max_waiting: usize,
+    /// Conversations in memory; idle ones over it are forgotten.
+    pub max_conversations: usize,
+    /// Conversations that may be on their way from the store. Over it sends are refused with
+    /// "overloaded" and cursors dropped: a stranger can name any number of conversations.
+    pub max_loading: usize,
+}
+
+/// Bytes that a waiting message is counted for beside its payload: record, keys, queues.
+const MESSAGE_OVERHEAD: usize = 512;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The connection that gets the answer.
+    pub conn: ConnId,
+    /// Its user.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+}
+
+/// Which cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CursorKind {
+    /// Arrived on a device.
+    Delivered,
+    /// Read by the user.
+    Read,
+}
+
+/// What a lane is asked to do with one conversation.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Store and deliver a message.
+    Send(Origin, Send),
+    /// Raise a cursor.
+    Cursor(Origin, CursorKind, Seq),
+    /// Tell the origin the head if it is past this number.
+    TellIfPast(Origin, Seq),
+}
+
+/// What has to happen next, outside.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read a conversation, then call [`Lane::handle_loaded`].
+    Load(Load),
+    /// Look for keys in the log, then call [`Lane::handle_scanned`].
+    Scan(Scan),
+    /// Submit, then call [`Lane::handle_appended`].
+    Append(Append),
+    /// Acknowledge a message that is durable.
+    Ack(Ack),
+    /// Refuse a request.
+    Refuse(ConnId, Refusal),
+    /// Push a durable message to everybody but the session that sent it.
+    Deliver(Delivery),
+    /// Tell the others about a cursor.
+    Receipt(Receipt),
+    /// Tell one session that a conversation has grown to this head.
+    Head(ConnId, Mark),
+}
+
+/// Asks for a conversation's state.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Members to begin it with if it does not exist.
+    pub begin: Option<Vec<UserId>>,
+    /// How many records of the tail are wanted.
+    pub tail: usize,
+}
+
+/// A conversation as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Who is in it.
+    pub members: Vec<UserId>,
+    /// Its log.
+    pub extent: Extent,
+    /// The last records, ascending, up to the head.
+    pub tail: Vec<Record>,
+    /// Cursors in the order of `members`.
+    pub cursors: Vec<CursorPair>,
+}
+
+/// Asks which of these messages of one device are in a part of the log.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// Whose log.
+    pub conversation: ConversationId,
+    /// First number to look at.
+    pub from: Seq,
+    /// Last number to look at.
+    pub to: Seq,
+    /// The device that retries.
+    pub sender: (UserId, DeviceId),
+    /// What it retries.
+    pub keys: Vec<Key>,
+}
+
+/// What a scan found: key, number and time in milliseconds.
+pub type Found = Vec<(Key, Seq, u64)>;
+
+/// An answer to a send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    /// To whom.
+    pub conn: ConnId,
+    /// Which send.
+    pub client_msg_id: ClientMsgId,
+    /// In which conversation it is.
+    pub conversation: ConversationId,
+    /// At which number.
+    pub seq: Seq,
+    /// Since when, Unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// A durable message on its way to the members.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where it was said.
+    pub conversation: ConversationId,
+    /// What was said.
+    pub record: Record,
+    /// Who hears it.
+    pub members: Arc<[UserId]>,
+    /// The session that sent it and gets no push.
+    pub origin: ConnId,
+}
+
+/// A cursor that moved.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Which cursor.
+    pub kind: CursorKind,
+    /// Whose.
+    pub user: UserId,
+    /// To where.
+    pub seq: Seq,
+    /// Who hears of it.
+    pub members: Arc<[UserId]>,
+    /// The session that moved it.
+    pub origin: ConnId,
+}
+
+enum Slot {
+    /// Being read; commands wait, at most `max_waiting`.
+    Loading(Vec<Command>),
+    Ready(Box<Conversation>),
+}
+
+/// One share of the conversations.
+pub struct Lane {
+    config: LaneConfig,
+    slots: HashMap<ConversationId, Slot>,
+    /// Every loaded conversation once, for second-chance eviction.
+    clock: VecDeque<ConversationId>,
+    /// Conversations whose cursors are to be written.
+    dirty: Vec<ConversationId>,
+    /// Slots that are `Loading`.
+    loading: usize,
+    /// Bytes counted for waiting messages.
+    bytes: usize,
+}
+
+impl Lane {
+    /// An empty lane.
+    pub fn new(config: LaneConfig) -> Self {
+        Self {
+            config,
+            slots: HashMap::new(),
+            clock: VecDeque::new(),
+            dirty: Vec::new(),
+            loading: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes a command for a conversation.
+    pub fn handle_command(
+        &mut self,
+        conversation: ConversationId,
+        command: Command,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.slots.get_mut(&conversation) {
+            Some(Slot::Ready(_)) => self.apply(conversation, command, now_ms, effects),
+            Some(Slot::Loading(queue)) if queue.len() < self.config.max_waiting => {
+                queue.push(command);
+            }
+            Some(Slot::Loading(_)) => refuse(&command, Code::Overloaded, effects),
+            None if self.loading < self.config.max_loading => {
+                let begin = begin_with(&command);
+                self.start_loading(conversation, begin, vec![command], effects);
+            }
+            None => refuse(&command, Code::Overloaded, effects),
+        }
+    }
+
+    /// Takes the answer to [`Effect::Load`]; `None`: there is no such conversation.
+    pub fn handle_loaded(
+        &mut self,
+        conversation: ConversationId,
+        loaded: Result<Option<Loaded>, StoreError>,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Slot::Loading(queue)) = self.slots.remove(&conversation) else {
+            return;
+        };
+        self.loading -= 1;
+        match loaded {
+            Ok(Some(loaded)) => {
+                let state = Conversation::new(loaded, self.config.dedup_window);
+                self.slots.insert(conversation, Slot::Ready(Box::new(state)));
+                self.clock.push_back(conversation);
+                self.evict();
+                for command in queue {
+                    self.handle_command(conversation, command, now_ms, effects);
+                }
+            }
+            // A first message to a user was asked for by somebody who came later.
+            Ok(None) => match queue.iter().find_map(begin_with) {
+                None => queue.iter().for_each(|c| refuse(c, Code::UnknownConversation, effects)),
+                begin => self.start_loading(conversation, begin, queue, effects),
+            },
+            Err(error) => queue.iter().for_each(|c| refuse(c, code_of(&error), effects)),
+        }
+    }
+
+    /// Takes the answer to [`Effect::Scan`].
+    pub fn handle_scanned(
+        &mut self,
+        scan: &Scan,
+        found: Result<Found, StoreError>,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Slot::Ready(state)) = self.slots.get_mut(&scan.conversation) else {
+            // Forgotten after a failed append; those who waited were refused then.
+            return;
+        };
+        let Some(deferred) = state.end_scan(&scan.sender) else {
+            return;
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let code = code_of(&error);
+                deferred.iter().for_each(|(o, s)| refuse_send(o.conn, s, code, effects));
+                return;
+            }
+        };
+        let before = effects.len();
+        for (origin, send) in deferred {
+            let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
+            let hit = found.iter().find(|(at, ..)| *at == key);
+            if let Some(&(_, seq, time_ms)) = hit {
+                effects.push(Effect::Ack(Ack {
+                    conn: origin.conn,
+                    client_msg_id: send.client_msg_id,
+                    conversation: scan.conversation,
+                    seq,
+                    time_ms,
+                }));
+                continue;
+            }
+            // A key that was looked for is known not to be there; others are looked for in turn.
+            let looked = scan.keys.contains(&key).then_some(scan.to + 1);
+            self.send(scan.conversation, origin, send, looked, now_ms, effects);
+        }
+        // All that waits behind the next scan of this device is looked for in the same pass.
+        if let Some(Slot::Ready(state)) = self.slots.get(&scan.conversation) {
+            for effect in &mut effects[before..] {
+                if let Effect::Scan(next) = effect {
+                    state.widen_scan(next);
+                }
+            }
+        }
+    }
+
+    /// Takes the outcome of [`Effect::Append`].
+    pub fn handle_appended(
+        &mut self,
+        conversation: ConversationId,
+        outcome: Result<(), AppendError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                let freed = state.appended(conversation, effects);
+                self.bytes -= freed;
+                if let Some(append) = state.next_append(conversation) {
+                    effects.push(Effect::Append(append));
+                }
+            }
+            Err(AppendError::Conflict { .. }) => {
+                // Somebody else wrote: read again and number again whatever is not in the log.
+                let sends = self.forget(conversation).into_iter();
+                let queue = sends.map(|(origin, send)| Command::Send(origin, send)).collect();
+                self.start_loading(conversation, None, queue, effects);
+            }
+            Err(AppendError::Store(error)) => {
+                for (origin, send) in self.forget(conversation) {
+                    refuse_send(origin.conn, &send, code_of(&error), effects);
+                }
+            }
+        }
+    }
+
+    /// Cursors that rose since the last call.
+    pub fn take_cursor_updates(&mut self) -> Vec<CursorUpdate> {
+        let mut updates = Vec::new();
+        for conversation in std::mem::take(&mut self.dirty) {
+            if let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) {
+                updates.append(&mut state.take_dirty(conversation));
+            }
+        }
+        updates
+    }
+
+    /// Head and cursors, if the conversation is in memory; they are newer than the store's.
+    pub fn peek(&self, conversation: ConversationId) -> Option<Peek> {
+        match self.slots.get(&conversation)? {
+            Slot::Ready(state) => Some(state.peek()),
+            Slot::Loading(_) => None,
+        }
+    }
+
+    /// Messages that wait for the store.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn apply(
+        &mut self,
+        conversation: ConversationId,
+        command: Command,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
+            return;
+        };
+        state.touch();
+        let (Command::Send(origin, _)
+        | Command::Cursor(origin, ..)
+        | Command::TellIfPast(origin, _)) = &command;
+        if !state.has_member(&origin.user) {
+            refuse(&command, Code::UnknownConversation, effects);
+            return;
+        }
+        match command {
+            Command::Send(origin, send) => {
+                self.send(conversation, origin, send, None, now_ms, effects);
+            }
+            Command::Cursor(origin, kind, seq) => {
+                let was_dirty = state.is_dirty();
+                if let Some(receipt) = state.raise(conversation, &origin, kind, seq) {
+                    effects.push(Effect::Receipt(receipt));
+                    if !was_dirty {
+                        self.dirty.push(conversation);
+                    }
+                }
+            }
+            Command::TellIfPast(origin, seq) => {
+                let head = state.head();
+                if head > seq {
+                    effects.push(Effect::Head(origin.conn, Mark { conversation, seq: head }));
+                }
+            }
+        }
+    }
+
+    /// `looked`: the key is known not to be in the log below this number.
+    fn send(
+        &mut self,
+        conversation: ConversationId,
+        origin: Origin,
+        send: Send,
+        looked: Option<Seq>,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
+            return;
+        };
+        let Some((origin, send)) = state.join_scan(origin, send, self.config.max_waiting, effects)
+        else {
+            return;
+        };
+        let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
+        if state.answer_known(conversation, key, &origin, &send, effects) {
+            return;
+        }
+        let from = send.retry_after_seq.map(|seq| seq.saturating_add(1).max(looked.unwrap_or(1)));
+        if let Some(from) = from
+            && from < state.window_first()
+        {
+            effects.push(Effect::Scan(state.begin_scan(conversation, from, key, origin, send)));
+            return;
+        }
+        let size = send.payload.len() + MESSAGE_OVERHEAD;
+        let full = self.bytes + size > self.config.max_bytes
+            || state.waiting_len() >= self.config.max_waiting;
+        if full {
+            refuse_send(origin.conn, &send, Code::Overloaded, effects);
+            return;
+        }
+        self.bytes += size;
+        state.enqueue(key, origin, send, size, now_ms);
+        if let Some(append) = state.next_append(conversation) {
+            effects.push(Effect::Append(append));
+        }
+    }
+
+    fn start_loading(
+        &mut self,
+        conversation: ConversationId,
+        begin: Option<Vec<UserId>>,
+        queue: Vec<Command>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.loading += 1;
+        self.slots.insert(conversation, Slot::Loading(queue));
+        let tail = self.config.dedup_window;
+        effects.push(Effect::Load(Load { conversation, begin, tail }));
+    }
+
+    /// Drops a conversation's state; returns the sends that were not acknowledged, in order.
+    fn forget(&mut self, conversation: ConversationId) -> Vec<(Origin, Send)> {
+        let Some(Slot::Ready(state)) = self.slots.remove(&conversation) else {
+            return Vec::new();
+        };
+        self.clock.retain(|id| *id != conversation);
+        let (sends, freed) = state.into_unacknowledged();
+        self.bytes -= freed;
+        sends
+    }
+
+    /// Forgets conversations that nobody has used since the hand last passed them.
+    fn evict(&mut self) {
+        // Twice round at most: the first pass takes the second chance away.
+        let mut steps = 2 * self.clock.len();
+        while self.clock.len() > self.config.max_conversations && steps > 0 {
+            steps -= 1;
+            let Some(id) = self.clock.pop_front() else {
+                return;
+            };
+            let forget = match self.slots.get_mut(&id) {
+                Some(Slot::Ready(state)) => state.may_be_forgotten(),
+                // Not in the clock: forgetting takes a conversation out of both.
+                _ => continue,
+            };
+            if forget {
+                self.slots.remove(&id);
+            } else {
+                self.clock.push_back(id);
+            }
+        }
+    }
+}
+
+/// What a loaded conversation knows.
+#[derive(Debug, Clone)]
+pub struct Peek {
+    /// Durable head.
+    pub head: Seq,
+    /// Members in order of the cursors.
+    pub members: Arc<[UserId]>,
+    /// Their cursors.
+    pub cursors: Vec<CursorPair>,
+}
+
+/// The members that a first message to a user begins a conversation with.
+fn begin_with(command: &Command) -> Option<Vec<UserId>> {
+    let Command::Send(origin, Send { target: Target::User(peer), .. }) = command else {
+        return None;
+    };
+    let mut members = vec![origin.user.clone(), peer.clone()];
+    members.sort();
+    members.dedup();
+    Some(members)
+}
+
+pub(crate) fn code_of(error: &StoreError) -> Code {
+    match error {
+        StoreError::Unavailable(_) => Code::StoreUnavailable,
+        StoreError::Stopped(_) => Code::StoreStopped,
+        StoreError::Damaged(_) => Code::Internal,
+    }
+}
+
+fn refuse(command: &Command, code: Code, effects: &mut Vec<Effect>) {
+    match command {
+        Command::Send(origin, send) => refuse_send(origin.conn, send, code, effects),
+        // Nobody waits for an answer to a cursor: it is raised again by the next one.
+        Command::Cursor(..) | Command::TellIfPast(..) => {}
+    }
+}
+
+fn refuse_send(conn: ConnId, send: &Send, code: Code, effects: &mut Vec<Effect>) {
+    let client_msg_id = send.client_msg_id.as_str().into();
+    let refusal = Refusal { code, message: code.text().into(), client_msg_id };
+    effects.push(Effect::Refuse(conn, refusal));
+}

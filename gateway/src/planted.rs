@@ -1,0 +1,203 @@
+//! Planted bugs: a store that breaks one promise, to show that the tests' checker sees it.
+//!
+//! Compiled into debug builds only; the environment variable `SKEIN_PLANTED_BUG` chooses one.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use skein_protocol::{ClientMsgId, ConversationId, Seq, UserId};
+use skein_storage::{
+    Append, AppendError, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors,
+    Direction, Extent, MessageLog, Page, Record, Store, StoreError,
+};
+
+/// The variable that chooses the bug.
+const VARIABLE: &str = "SKEIN_PLANTED_BUG";
+
+/// How late a message reaches the disk that was acknowledged too early.
+const LATE: Duration = Duration::from_millis(150);
+
+/// Which promise is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    /// Appends are acknowledged before they are written.
+    AckBeforeDurable,
+    /// Of a batch only the first message is written, all are acknowledged.
+    TornBatch,
+    /// Every eighth append is acknowledged and not written.
+    LostAppend,
+    /// After a start, earlier messages are not recognised.
+    LostDeduplication,
+    /// Cursors are further than what was delivered.
+    CursorAhead,
+    /// Every eighth message is left out of what is read.
+    HoleInRead,
+    /// A payload is read back altered.
+    CorruptedRead,
+}
+
+/// The store, with the bug that the environment asks for.
+pub fn wrap(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    let Ok(name) = std::env::var(VARIABLE) else {
+        return store;
+    };
+    let bug = match name.as_str() {
+        "ack-before-durable" => Bug::AckBeforeDurable,
+        "torn-batch" => Bug::TornBatch,
+        "lost-append" => Bug::LostAppend,
+        "lost-deduplication" => Bug::LostDeduplication,
+        "cursor-ahead" => Bug::CursorAhead,
+        "hole-in-read" => Bug::HoleInRead,
+        "corrupted-read" => Bug::CorruptedRead,
+        _ => {
+            tracing::error!("{VARIABLE}={name} names no planted bug");
+            std::process::exit(2);
+        }
+    };
+    tracing::warn!(?bug, "this gateway is broken on purpose");
+    Arc::new(Broken { store, bug })
+}
+
+struct Broken {
+    store: Arc<dyn Store>,
+    bug: Bug,
+}
+
+impl Broken {
+    /// The numbers that a bug hits.
+    fn hits(seq: Seq) -> bool {
+        seq % 8 == 5
+    }
+
+    fn read_back(&self, records: Vec<Record>) -> Vec<Record> {
+        let alter = |mut record: Record| {
+            match self.bug {
+                Bug::HoleInRead if Self::hits(record.seq) => return None,
+                Bug::CorruptedRead if Self::hits(record.seq) => {
+                    record.payload = bytes::Bytes::from_static(b"corrupted");
+                }
+                Bug::LostDeduplication => {
+                    let other = format!("other-{}", record.seq);
+                    record.client_msg_id =
+                        ClientMsgId::parse(&other).unwrap_or(record.client_msg_id);
+                }
+                _ => {}
+            }
+            Some(record)
+        };
+        records.into_iter().filter_map(alter).collect()
+    }
+}
+
+/// Takes outcomes that were already reported.
+struct Nobody;
+
+impl AppendSink for Nobody {
+    fn appended(&self, _outcomes: Vec<(usize, Result<(), AppendError>)>) {}
+}
+
+impl MessageLog for Broken {
+    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
+        let all_well = (0..group.len()).map(|place| (place, Ok(()))).collect();
+        match self.bug {
+            Bug::AckBeforeDurable => {
+                let store = self.store.clone();
+                std::thread::spawn(move || {
+                    done.appended(all_well);
+                    std::thread::sleep(LATE);
+                    store.submit(group, Arc::new(Nobody));
+                });
+            }
+            Bug::TornBatch => {
+                let torn = group.into_iter().map(|append| Append {
+                    records: append.records.into_iter().take(1).collect(),
+                    ..append
+                });
+                self.store.submit(torn.collect(), done);
+            }
+            Bug::LostAppend => {
+                let (lost, kept): (Vec<_>, Vec<_>) =
+                    group.into_iter().partition(|append| Self::hits(append.first));
+                if lost.is_empty() {
+                    self.store.submit(kept, done);
+                } else {
+                    std::thread::spawn(move || done.appended(all_well));
+                    self.store.submit(kept, Arc::new(Nobody));
+                }
+            }
+            _ => self.store.submit(group, done),
+        }
+    }
+
+    fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        self.store.extent(conversation)
+    }
+
+    fn read(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            let records = self.store.read(conversation, range, direction, page).await?;
+            Ok(self.read_back(records))
+        })
+    }
+}
+
+impl Cursors for Broken {
+    fn advance(&self, mut updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
+        if self.bug == Bug::CursorAhead {
+            updates.iter_mut().for_each(|update| update.to.delivered += 3);
+        }
+        self.store.advance(updates)
+    }
+
+    fn cursors(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
+        self.store.cursors(user, conversation)
+    }
+}
+
+impl ConversationIndex for Broken {
+    fn begin(
+        &self,
+        conversation: ConversationId,
+        members: Vec<UserId>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.begin(conversation, members)
+    }
+
+    fn members(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
+        self.store.members(conversation)
+    }
+
+    fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
+        self.store.conversations(user, after, limit)
+    }
+}
+
+impl Store for Broken {
+    fn epoch(&self) -> u64 {
+        self.store.epoch()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.close()
+    }
+}

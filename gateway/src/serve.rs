@@ -1,0 +1,251 @@
+//! `skein serve`: opens the store, starts the shards, and at the end stops them in order.
+//!
+//! Stop, under one deadline: tell every client to go (GOAWAY with a reconnect delay of its own)
+//! and take no new ones; wait until they have gone; close the rest; let what waits for the store
+//! become durable; write cursors; close the store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::BoxFuture;
+use skein_protocol::server::Rules;
+use skein_protocol::{ALPN, Code, wire};
+use skein_storage::Store;
+use skein_storage::embedded::{EmbeddedOptions, EmbeddedStore};
+use skein_transport::{
+    Bound, Engine, EngineConfig, Keys, KeysError, Mailbox, ServerTls, StartError, TlsOptions,
+};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::config::{Config, StoreKind};
+use crate::driver::Gateway;
+use crate::hub::{Host, Hub, HubParts, SessionLimits};
+use crate::lane::LaneConfig;
+use crate::launch::Launch;
+use crate::mail::{Drain, Mail};
+use crate::registry::Registry;
+use crate::tls::Certificate;
+
+/// Threads that read the store for syncs and loads.
+const IO_THREADS: usize = 2;
+
+/// How often cursors are written behind.
+const CURSOR_FLUSH: Duration = Duration::from_millis(50);
+
+/// How often the drain looks whether everybody has gone.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// Mail that may wait for one shard. At 100 bytes an item and beside the frames, which are
+/// shared, this is 26 MB; a shard that is this far behind has lost a second.
+const MAILBOX: usize = 262_144;
+
+/// Conversations in memory, over all lanes: 1 - 10 KB each.
+const MAX_CONVERSATIONS: usize = 131_072;
+
+/// Conversations on their way from the store, over all lanes.
+const MAX_LOADING: usize = 8_192;
+
+/// Messages of one conversation that may wait for the store.
+const MAX_WAITING: usize = 1_024;
+
+/// Why the gateway does not serve. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] skein_storage::embedded::OpenError),
+    /// The keys of the transport cannot be read or made.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The certificate cannot be used.
+    #[error("the certificate cannot be used: {0}")]
+    Certificate(rustls::Error),
+    /// The address cannot be bound, or threads cannot be started.
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    /// The system gives no threads.
+    #[error("the background threads cannot be started: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// The stop came, but something could not be finished.
+    #[error("stopped, but the store did not close cleanly: {0}")]
+    Close(skein_storage::StoreError),
+}
+
+/// Serves until the launch's stop is requested.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn run(launch: Launch) -> Result<(), ServeError> {
+    let Launch { config, certificate, verifier, stop, ready } = launch;
+    let store = open_store(&config)?;
+    let bound = bind(&config, certificate)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("skein-io")
+        .enable_all()
+        .build()?;
+    let host = Arc::new(SystemHost { handle: runtime.handle().clone() });
+    let hub = Hub::new(parts(&config, verifier, store.clone(), host, bound.mailboxes()));
+    let engine = {
+        let hub = hub.clone();
+        bound.start(move |shard| Gateway::new(hub.clone(), shard))?
+    };
+    runtime.spawn(flush_cursors(hub.clone()));
+    tracing::info!(address = %engine.local_addr(), "serving");
+    ready.serves(engine.local_addr());
+    runtime.block_on(stop.requested());
+    drain(&runtime, &config, &hub, engine, &*store)
+}
+
+fn bind(config: &Config, certificate: Certificate) -> Result<Bound<Mail>, ServeError> {
+    let keys = Keys::load_or_create(config.data.join("transport.keys"))?;
+    let Certificate { chain, key } = certificate;
+    let tls = ServerTls::new(chain, key, &[ALPN], &keys, &TlsOptions::default())
+        .map_err(ServeError::Certificate)?;
+    Ok(Engine::bind(engine_config(config, tls, keys))?)
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
+    match config.store.kind {
+        StoreKind::Embedded => {
+            let options = EmbeddedOptions {
+                cache_bytes: config.store.cache_bytes,
+                reserve_bytes: config.store.reserve_bytes,
+                ..EmbeddedOptions::default()
+            };
+            Ok(Arc::new(EmbeddedStore::open(config.data.join("store"), options)?))
+        }
+    }
+}
+
+fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
+    let shards = match config.shards as usize {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    };
+    let mut engine = EngineConfig::server(config.listen, tls, keys);
+    engine.shards = shards;
+    // Connections that have not logged in yet have room beside the sessions.
+    engine.limits.max_connections =
+        (config.limits.max_sessions + config.limits.max_handshakes).div_ceil(shards) * 5 / 4;
+    engine.limits.max_handshakes = config.limits.max_handshakes.div_ceil(shards);
+    engine.limits.outbox_bytes = config.limits.outbox_bytes;
+    engine.limits.mailbox = MAILBOX;
+    engine.limits.handshake_timeout = config.session.hello_timeout;
+    // The live stream, the bulk streams, and one that is just ending.
+    engine.quic.max_bidi_streams = config.limits.max_bulk_streams + 2;
+    // The heartbeat evicts first; this is for what is not a session yet.
+    engine.quic.idle_timeout = Some(2 * config.session.heartbeat_interval + IDLE_SLACK);
+    engine
+}
+
+/// Added to two heartbeat intervals, so that QUIC never gives up before the heartbeat does.
+const IDLE_SLACK: Duration = Duration::from_secs(10);
+
+fn parts(
+    config: &Config,
+    verifier: crate::auth::Verifier,
+    store: Arc<dyn Store>,
+    host: Arc<dyn Host>,
+    mailboxes: Vec<Mailbox<Mail>>,
+) -> HubParts {
+    let lanes = config.lanes as usize;
+    HubParts {
+        rules: rules(config),
+        limits: SessionLimits {
+            max_sessions: config.limits.max_sessions,
+            push_bytes: config.limits.outbox_bytes / 4 * 3,
+            slow_consumer_timeout: config.session.slow_consumer_timeout,
+        },
+        verifier,
+        store,
+        registry: Registry::new(config.limits.max_devices_per_user),
+        lanes,
+        lane: LaneConfig {
+            dedup_window: config.dedup_window as usize,
+            max_bytes: config.limits.lane_bytes.div_ceil(lanes),
+            max_waiting: MAX_WAITING,
+            max_conversations: MAX_CONVERSATIONS.div_ceil(lanes),
+            max_loading: MAX_LOADING.div_ceil(lanes),
+        },
+        host,
+        mailboxes,
+    }
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        limits: wire::Limits {
+            max_frame_bytes: config.limits.max_frame_bytes as u32,
+            max_payload_bytes: config.limits.max_payload_bytes as u32,
+            max_unacked_sends: config.limits.max_unacked_sends,
+            max_bulk_streams: config.limits.max_bulk_streams,
+            max_entries: config.limits.max_entries,
+        },
+        heartbeat_interval: config.session.heartbeat_interval,
+        hello_timeout: config.session.hello_timeout,
+    }
+}
+
+async fn flush_cursors(hub: Arc<Hub>) {
+    let mut tick = tokio::time::interval(CURSOR_FLUSH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = hub.flush_cursors().await {
+            // They are raised again by the next acknowledgement; the store says why it failed.
+            tracing::debug!(%error, "cursors were not written");
+        }
+    }
+}
+
+fn drain(
+    runtime: &Runtime,
+    config: &Config,
+    hub: &Arc<Hub>,
+    engine: Engine<Mail>,
+    store: &dyn Store,
+) -> Result<(), ServeError> {
+    let deadline = Instant::now() + config.drain.deadline;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let reconnect_spread_ms =
+        config.drain.reconnect_delay.as_millis().try_into().unwrap_or(u32::MAX);
+    tracing::info!(sessions = hub.sessions(), "draining");
+    hub.broadcast(|| Mail::Drain(Drain { reconnect_spread_ms }));
+    let wait_until = |done: &dyn Fn() -> bool, share: Duration| {
+        let until = Instant::now() + share;
+        while !done() && Instant::now() < until {
+            runtime.block_on(tokio::time::sleep(DRAIN_STEP));
+        }
+    };
+    // A share of the deadline each, so that the store always has time to close.
+    wait_until(&|| hub.sessions() == 0, left() / 2);
+    wait_until(&|| hub.waiting_bytes() == 0, left() / 2);
+    let code = Code::GoingAway;
+    if let Err(error) = engine.stop(code.number().into(), code.text().as_bytes(), left() / 2) {
+        tracing::warn!(%error, "the shards did not stop in time");
+    }
+    let closed = runtime.block_on(async {
+        if let Err(error) = hub.flush_cursors().await {
+            tracing::debug!(%error, "the last cursors were not written");
+        }
+        store.close().await
+    });
+    tracing::info!("stopped");
+    closed.map_err(ServeError::Close)
+}
+
+/// The machine's clock and tokio.
+struct SystemHost {
+    handle: Handle,
+}
+
+impl Host for SystemHost {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        self.handle.spawn(work);
+    }
+}
