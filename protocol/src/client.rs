@@ -1,1 +1,532 @@
-//! To come.
+//! The client's session rules, without I/O.
+//!
+//! A driver owns the socket and the clock. It tells what happened through `handle_*`, each with
+//! the time, and then asks through `poll_*` until each says `None`:
+//!
+//! ```text
+//! handle_connected(token)    -> poll_live     bytes for the one long-lived stream
+//! handle_live(bytes)         -> poll_bulk     open or stop a short stream for sync and history
+//! handle_bulk(id, bytes)     -> poll_event    what the application hears
+//! handle_bulk_end(id)        -> poll_store    what to remember across restarts
+//! handle_disconnected(code)  -> poll_close    give the connection up with this code
+//! handle_timeout             -> poll_timeout  when to call handle_timeout
+//! ```
+//!
+//! What it promises to the application:
+//! - each message given to [`send`](Client::send) is repeated under its id until it is
+//!   acknowledged or refused for good, and one conversation's messages keep their order
+//!   (`outbox.rs`);
+//! - the messages of a conversation come in order, without duplicates and without gaps, whatever
+//!   the connection does (`inbox.rs`, `sync.rs`);
+//! - a connection that does not answer is found out (`heartbeat.rs`).
+//!
+//! Everything it keeps is bounded by [`Config`]. While [`is_congested`](Client::is_congested) says
+//! so, the driver leaves the streams unread.
+
+mod heartbeat;
+mod inbox;
+mod live;
+mod outbox;
+mod requests;
+mod sync;
+mod types;
+
+use std::time::{Duration, Instant};
+
+pub use types::{
+    BulkAction, BulkId, Config, Event, HistoryId, HistoryRequest, MAX_SEQ, Message, Origin,
+    Outgoing, ReceiptKind, Reconnect, Restored, SendError, Start, StoreOp, Target,
+};
+
+use crate::codes::Retry;
+use crate::frame::{Decoder, FrameError};
+use crate::limits::{
+    DEFAULT_MAX_BULK_STREAMS, DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES,
+    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_UNACKED_SENDS, MAX_TOKEN_BYTES,
+};
+use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId};
+use heartbeat::Heartbeat;
+use inbox::{Events, Inbox};
+use outbox::Outbox;
+use sync::Sync;
+
+/// Largest frame that is taken from a gateway, bytes. A gateway may be configured for larger
+/// messages than the default; 16 MiB bounds what a broken one can make us hold.
+const MAX_FRAME_BYTES: usize = 16 << 20;
+
+/// Acknowledging one's own message helps nobody but a later login, so it waits long for company.
+const OWN_ACK_DELAY: Duration = Duration::from_secs(2);
+
+/// Longest delay that a peer can ask for before a retry.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Longest time ahead that is looked at in a token's expiry; beyond, the token counts as endless.
+const MAX_TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Least wait before another token is asked for.
+const TOKEN_RETRY: Duration = Duration::from_secs(5);
+
+/// One device's view of the gateway, over any number of connections.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    /// Known from the configuration or from the first Welcome.
+    user: Option<UserId>,
+    device: Option<DeviceId>,
+    epoch: u64,
+    limits: Limits,
+    state: State,
+    was_connected: bool,
+    decoder: Decoder,
+    heartbeat: Heartbeat,
+    outbox: Outbox,
+    inbox: Inbox,
+    sync: Sync,
+    events: Events,
+    /// Ready for `poll_store`: bounded by the entries of the outbox, and one reset.
+    store: std::collections::VecDeque<StoreOp>,
+    ack_at: Option<Instant>,
+    token: Token,
+    /// Why we leave this connection.
+    close: Option<Code>,
+    close_polled: bool,
+    reconnect_delay: Option<Duration>,
+    bye: Bye,
+    random: u64,
+}
+
+/// What the gateway accepts.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    frame_bytes: usize,
+    payload_bytes: usize,
+    unacked_sends: usize,
+    bulk_streams: usize,
+    entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: DEFAULT_MAX_FRAME_BYTES,
+            payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
+            unacked_sends: DEFAULT_MAX_UNACKED_SENDS as usize,
+            bulk_streams: DEFAULT_MAX_BULK_STREAMS as usize,
+            entries: DEFAULT_MAX_ENTRIES as usize,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Offline,
+    /// Connected, Hello not written yet.
+    Greeting {
+        token: String,
+        since: Instant,
+    },
+    /// Hello is written.
+    Greeted {
+        since: Instant,
+    },
+    Live,
+}
+
+/// The running session's token.
+#[derive(Debug, Default)]
+struct Token {
+    /// The gateway's clock as Welcome told it, Unix milliseconds, and when that was.
+    clock: Option<(u64, Instant)>,
+    /// When to ask the application for another one.
+    refresh_at: Option<Instant>,
+    expires_at: Option<Instant>,
+    wanted: bool,
+    /// A new one that is to be written.
+    fresh: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bye {
+    No,
+    Wanted,
+    Written,
+}
+
+impl Client {
+    /// A client that is not connected yet.
+    pub fn new(config: Config, restored: Restored, now: Instant) -> Self {
+        let mut inbox = Inbox::default();
+        let mut positions = restored.positions;
+        positions.truncate(config.max_conversations);
+        if restored.epoch != 0 {
+            inbox.restore(positions);
+        }
+        Self {
+            user: config.user.clone(),
+            device: config.device.clone(),
+            epoch: restored.epoch,
+            limits: Limits::default(),
+            state: State::Offline,
+            was_connected: false,
+            decoder: Decoder::new(),
+            heartbeat: Heartbeat::new(now),
+            outbox: Outbox::default(),
+            inbox,
+            sync: Sync::default(),
+            events: Events::default(),
+            store: Default::default(),
+            ack_at: None,
+            token: Token::default(),
+            close: None,
+            close_polled: false,
+            reconnect_delay: None,
+            bye: Bye::No,
+            random: config.seed,
+            config,
+        }
+    }
+
+    // --- the application ---
+
+    /// Takes a message for delivery; [`Event::Acked`] or [`Event::Rejected`] will follow.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was kept.
+    pub fn send(&mut self, message: Outgoing) -> Result<(), SendError> {
+        self.outbox.push(message, self.user.as_ref(), &self.config, self.limits.payload_bytes)
+    }
+
+    /// Whether [`send`](Self::send) would take the message now.
+    ///
+    /// # Errors
+    /// What `send` would answer.
+    pub fn check_send(&self, message: &Outgoing) -> Result<(), SendError> {
+        self.outbox.check(message, &self.config, self.limits.payload_bytes)
+    }
+
+    /// The user has read the conversation up to `seq`. A lower number than before changes nothing.
+    pub fn mark_read(&mut self, conversation: ConversationId, seq: Seq) {
+        self.inbox.mark_read(conversation, seq, &self.config);
+    }
+
+    /// Asks for a part of the past; [`Event::History`] or [`Event::HistoryFailed`] will follow,
+    /// after a reconnect if need be. `None` when too many requests wait already.
+    pub fn request_history(&mut self, request: HistoryRequest) -> Option<HistoryId> {
+        if self.sync.history_waiting() >= self.config.max_history_requests {
+            return None;
+        }
+        Some(self.sync.request_history(request))
+    }
+
+    /// The application has dealt with the conversation's events up to `seq`: they may be
+    /// acknowledged, and will not be shown again.
+    pub fn handle_consumed(&mut self, conversation: ConversationId, seq: Seq, now: Instant) {
+        let Some(urgent) = self.inbox.handle_consumed(conversation, seq) else { return };
+        let delay = if urgent { self.config.ack_delay } else { OWN_ACK_DELAY };
+        let at = now + delay;
+        self.ack_at = Some(self.ack_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// A token that was asked for by [`wants_token`](Self::wants_token), or `None` if there is
+    /// none to be had now.
+    pub fn handle_token(&mut self, token: Option<String>, now: Instant) {
+        self.token.wanted = false;
+        match token {
+            Some(token) if token.len() <= MAX_TOKEN_BYTES => {
+                self.token.fresh = Some(token);
+                // In case that no answer comes.
+                self.token.refresh_at = self.next_token_try(now);
+            }
+            _ => self.token.refresh_at = self.next_token_try(now),
+        }
+    }
+
+    /// Says goodbye: pending acknowledgements and a Bye are written, then [`poll_close`] gives
+    /// [`Code::Ok`].
+    ///
+    /// [`poll_close`]: Self::poll_close
+    pub fn handle_leave(&mut self) {
+        match self.state {
+            State::Live if self.bye == Bye::No => self.bye = Bye::Wanted,
+            State::Live => {}
+            _ => self.leave(Code::Ok),
+        }
+    }
+
+    // --- getters ---
+
+    /// Who we are, once it is known.
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// On which device, once it is known.
+    pub fn device(&self) -> Option<&DeviceId> {
+        self.device.as_ref()
+    }
+
+    /// Whether the gateway has welcomed us and the connection stands.
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// Sends that wait for their acknowledgement.
+    pub fn unacked(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// The conversation's head as far as it is known; a message that is sent later cannot have a
+    /// number at or below it. Keep it with a message as [`Origin::MaybeSent`].
+    pub fn known_head(&self, target: &Target) -> Seq {
+        match (target, &self.user) {
+            (Target::Conversation(id), _) => self.inbox.head(*id),
+            (Target::User(other), Some(user)) => {
+                self.inbox.head(ConversationId::one_to_one(user, other))
+            }
+            (Target::User(_), None) => 0,
+        }
+    }
+
+    /// Up to where the conversation has been given out without a gap.
+    pub fn position(&self, conversation: ConversationId) -> Seq {
+        self.inbox.position(conversation)
+    }
+
+    /// Whether everything that is known to exist has been given out.
+    pub fn is_synced(&self) -> bool {
+        self.is_live() && self.sync.is_done() && !self.inbox.is_wanting()
+    }
+
+    /// Too much waits for the application: leave the streams unread for now. Flow control then
+    /// holds the gateway back, and it says `Behind` for what it leaves out.
+    pub fn is_congested(&self) -> bool {
+        self.events.bytes() > self.config.max_event_bytes
+    }
+
+    /// Bytes kept for messages that arrived before an earlier one, and for events.
+    pub fn buffered(&self) -> usize {
+        self.inbox.early_bytes() + self.events.bytes()
+    }
+
+    /// The session's token ends soon: get another one and give it to `handle_token`.
+    pub fn wants_token(&self) -> bool {
+        self.token.wanted
+    }
+
+    // --- the connection ---
+
+    /// A connection stands and its live stream is open.
+    pub fn handle_connected(&mut self, token: String, now: Instant) {
+        self.decoder = Decoder::new();
+        self.heartbeat.reset(now);
+        self.token = Token::default();
+        self.close = None;
+        self.close_polled = false;
+        self.reconnect_delay = None;
+        self.state = State::Greeting { token, since: now };
+    }
+
+    /// The connection is gone: closed by the peer with `code`, broken (`None`), or given up by us
+    /// after `poll_close`. Says what to do next.
+    pub fn handle_disconnected(
+        &mut self,
+        code: Option<u64>,
+        reason: &str,
+        now: Instant,
+    ) -> Reconnect {
+        let code = self.close.map(|code| u64::from(code.number())).or(code);
+        let reconnect = self.verdict(code);
+        self.state = State::Offline;
+        self.decoder = Decoder::new();
+        self.token = Token::default();
+        self.close = None;
+        self.heartbeat.reset(now);
+        self.outbox.handle_disconnected();
+        for conversation in self.sync.handle_disconnected() {
+            self.inbox.want_again(conversation);
+        }
+        let reason = code.map_or(reason.to_owned(), |code| types::describe(code, reason));
+        self.events.push(Event::Disconnected { code, reason, reconnect });
+        reconnect
+    }
+
+    fn verdict(&self, code: Option<u64>) -> Reconnect {
+        let asked = self.reconnect_delay.unwrap_or_default();
+        let Some(number) = code else { return Reconnect::After(asked) };
+        match Code::from_number(number) {
+            Some(Code::Ok) if self.bye != Bye::No => Reconnect::Never,
+            Some(
+                Code::BadToken | Code::DeviceMismatch | Code::Replaced | Code::VersionUnsupported,
+            ) => Reconnect::Never,
+            Some(Code::TokenExpired) => Reconnect::WithNewToken,
+            Some(code) => match code.retry() {
+                Retry::After(delay) => Reconnect::After(delay.max(asked)),
+                // A broken rule on one side: a fresh connection may do better, but not at once.
+                Retry::No if code.number() >= 100 => Reconnect::After(TOKEN_RETRY),
+                Retry::No => Reconnect::After(asked),
+            },
+            None => Reconnect::After(Duration::from_secs(1).max(asked)),
+        }
+    }
+
+    /// Why to give the connection up, once. Close it with this code, then call
+    /// `handle_disconnected`.
+    pub fn poll_close(&mut self) -> Option<Code> {
+        if self.bye == Bye::Written && self.close.is_none() && self.state == State::Live {
+            self.leave(Code::Ok);
+        }
+        if self.close_polled {
+            return None;
+        }
+        self.close_polled = self.close.is_some();
+        self.close
+    }
+
+    fn leave(&mut self, code: Code) {
+        self.close.get_or_insert(code);
+    }
+
+    fn leave_for(&mut self, error: &FrameError) {
+        self.leave(error.code());
+    }
+
+    // --- what comes out ---
+
+    /// What the application hears next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let refused = self.inbox.take_refused();
+        if refused > 0 {
+            self.events.push(Event::Error {
+                code: Code::InvalidArgument.number(),
+                reason: format!("{refused} messages of too many conversations were left out"),
+                retry: false,
+            });
+        }
+        self.events.pop()
+    }
+
+    /// What to remember next.
+    pub fn poll_store(&mut self) -> Option<StoreOp> {
+        if let Some(op) = self.store.pop_front() {
+            return Some(op);
+        }
+        let (conversation, seq) = self.inbox.take_dirty()?;
+        Some(StoreOp::Position { conversation, seq })
+    }
+
+    // --- time ---
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.outbox.handle_timeout(now);
+        for conversation in self.sync.handle_timeout(now) {
+            self.inbox.want_again(conversation);
+        }
+        match self.state {
+            State::Offline => {}
+            State::Greeting { since, .. } | State::Greeted { since } => {
+                if now >= since + self.config.welcome_timeout {
+                    self.leave(Code::HelloTimeout);
+                }
+            }
+            State::Live => self.live_timeout(now),
+        }
+    }
+
+    fn live_timeout(&mut self, now: Instant) {
+        if self.is_congested() {
+            // Nobody reads, so nothing can be heard.
+            self.heartbeat.excuse(now);
+        }
+        if self.heartbeat.dead_at(self.config.ping_timeout).is_some_and(|at| at <= now) {
+            self.heartbeat.died(self.outbox.under_way() == 0);
+            self.leave(Code::HeartbeatTimeout);
+        }
+        if self.heartbeat.ping_due() <= now || self.probe_at().is_some_and(|at| at <= now) {
+            self.heartbeat.probe(now);
+        }
+        if self.token.refresh_at.is_some_and(|at| at <= now) {
+            self.token.refresh_at = None;
+            self.token.wanted = true;
+        }
+    }
+
+    /// Somebody waits for an answer and nothing was heard for long: ask whether anybody is there.
+    fn probe_at(&self) -> Option<Instant> {
+        if !self.waits_for_answer() {
+            return None;
+        }
+        Some(self.heartbeat.silent_since() + self.config.ping_timeout)
+    }
+
+    fn waits_for_answer(&self) -> bool {
+        self.outbox.under_way() > 0 || !self.sync.is_idle()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let mut due: Vec<Instant> = Vec::with_capacity(8);
+        match self.state {
+            State::Offline => return None,
+            State::Greeting { since, .. } | State::Greeted { since } => {
+                due.push(since + self.config.welcome_timeout);
+            }
+            State::Live => {
+                match self.heartbeat.dead_at(self.config.ping_timeout) {
+                    Some(at) => due.push(at),
+                    None => {
+                        due.push(self.heartbeat.ping_due());
+                        due.extend(self.probe_at());
+                    }
+                }
+                due.extend(self.token.refresh_at);
+                due.extend(self.ack_at);
+                due.extend(self.outbox.poll_timeout());
+                due.extend(self.sync.poll_timeout());
+            }
+        }
+        due.into_iter().min()
+    }
+
+    /// A moment to try the token again: half way to its end, but not at once.
+    fn next_token_try(&self, now: Instant) -> Option<Instant> {
+        let left = self.token.expires_at?.saturating_duration_since(now);
+        Some(now + (left / 2).max(TOKEN_RETRY))
+    }
+
+    /// The gateway's clock now, Unix milliseconds.
+    fn server_now(&self, now: Instant) -> u64 {
+        let Some((told, at)) = self.token.clock else { return 0 };
+        let passed = now.saturating_duration_since(at).as_millis();
+        told.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    fn set_token_expiry(&mut self, expires_ms: u64, now: Instant) {
+        self.token.refresh_at = None;
+        self.token.expires_at = None;
+        let left = Duration::from_millis(expires_ms.saturating_sub(self.server_now(now)));
+        if expires_ms == 0 || left > MAX_TOKEN_TIME {
+            return;
+        }
+        self.token.expires_at = Some(now + left);
+        // The last fifth is for trying.
+        self.token.refresh_at = Some(now + left / 5 * 4);
+    }
+
+    /// A delay with up to half of itself added, so that many clients do not retry in step.
+    fn spread(&mut self, delay: Duration) -> Duration {
+        // SplitMix64: spreads a counter well enough for a delay.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let share = ((z ^ (z >> 31)) >> 48) as u32;
+        delay + delay / 2 * share / (1 << 16)
+    }
+
+    fn settle(&mut self, id: &ClientMsgId) -> Option<outbox::Entry> {
+        let entry = self.outbox.settle(id)?;
+        self.store.push_back(StoreOp::Settled { id: id.clone() });
+        Some(entry)
+    }
+}
