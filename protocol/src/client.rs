@@ -63,6 +63,15 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Longest time ahead that is looked at in a token's expiry; beyond, the token counts as endless.
 const MAX_TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// A new token is asked for when a tenth of the old one's time is left, or this.
+const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+
+/// Sessions that end because a rule was broken, after which another try is not worth it.
+const MAX_BROKEN: u32 = 3;
+
+/// Wait after such an end.
+const BROKEN_DELAY: Duration = Duration::from_secs(5);
+
 /// Least wait before another token is asked for.
 const TOKEN_RETRY: Duration = Duration::from_secs(5);
 
@@ -91,6 +100,14 @@ pub struct Client {
     close: Option<Code>,
     close_polled: bool,
     reconnect_delay: Option<Duration>,
+    /// The gateway is about to go: nothing new on this connection.
+    going: Option<Code>,
+    /// A gap is not pulled before this; `None`: at once.
+    pull_at: Option<Instant>,
+    /// A gateway with lower limits than usual refused our Hello: leave out what may be.
+    have_refused: bool,
+    /// Sessions in a row that ended because one side broke the rules.
+    broken: u32,
     bye: Bye,
     random: u64,
 }
@@ -180,6 +197,10 @@ impl Client {
             close: None,
             close_polled: false,
             reconnect_delay: None,
+            going: None,
+            pull_at: None,
+            have_refused: false,
+            broken: 0,
             bye: Bye::No,
             random: config.seed,
             config,
@@ -323,6 +344,8 @@ impl Client {
         self.close = None;
         self.close_polled = false;
         self.reconnect_delay = None;
+        self.going = None;
+        self.pull_at = None;
         self.state = State::Greeting { token, since: now };
     }
 
@@ -335,6 +358,10 @@ impl Client {
         now: Instant,
     ) -> Reconnect {
         let code = self.close.map(|code| u64::from(code.number())).or(code);
+        if code == Some(Code::MalformedFrame.number().into()) && self.state != State::Live {
+            self.have_refused = true;
+        }
+        self.broken = if code.is_some_and(is_broken_rule) { self.broken + 1 } else { 0 };
         let reconnect = self.verdict(code);
         self.state = State::Offline;
         self.decoder = Decoder::new();
@@ -359,19 +386,34 @@ impl Client {
                 Code::BadToken | Code::DeviceMismatch | Code::Replaced | Code::VersionUnsupported,
             ) => Reconnect::Never,
             Some(Code::TokenExpired) => Reconnect::WithNewToken,
+            _ if is_broken_rule(number) => {
+                // A fresh connection may do better; after a few, nothing will.
+                if self.broken < MAX_BROKEN {
+                    Reconnect::After(BROKEN_DELAY)
+                } else {
+                    Reconnect::Never
+                }
+            }
             Some(code) => match code.retry() {
                 Retry::After(delay) => Reconnect::After(delay.max(asked)),
-                // A broken rule on one side: a fresh connection may do better, but not at once.
-                Retry::No if code.number() >= 100 => Reconnect::After(TOKEN_RETRY),
                 Retry::No => Reconnect::After(asked),
             },
-            None => Reconnect::After(Duration::from_secs(1).max(asked)),
+            // The gateway's own trouble, under a newer number.
+            None if (300..400).contains(&number) => {
+                Reconnect::After(Duration::from_secs(1).max(asked))
+            }
+            None => Reconnect::After(asked),
         }
     }
 
     /// Why to give the connection up, once. Close it with this code, then call
     /// `handle_disconnected`.
     pub fn poll_close(&mut self) -> Option<Code> {
+        if let Some(code) = self.going
+            && !self.waits_for_answer()
+        {
+            self.leave(code);
+        }
         if self.bye == Bye::Written && self.close.is_none() && self.state == State::Live {
             self.leave(Code::Ok);
         }
@@ -445,6 +487,9 @@ impl Client {
         if self.heartbeat.ping_due() <= now || self.probe_at().is_some_and(|at| at <= now) {
             self.heartbeat.probe(now);
         }
+        if self.pull_at.is_some_and(|at| at <= now) {
+            self.pull_now();
+        }
         if self.token.refresh_at.is_some_and(|at| at <= now) {
             self.token.refresh_at = None;
             self.token.wanted = true;
@@ -457,6 +502,10 @@ impl Client {
             return None;
         }
         Some(self.heartbeat.silent_since() + self.config.ping_timeout)
+    }
+
+    fn pull_now(&mut self) {
+        self.pull_at = None;
     }
 
     fn waits_for_answer(&self) -> bool {
@@ -481,6 +530,7 @@ impl Client {
                 }
                 due.extend(self.token.refresh_at);
                 due.extend(self.ack_at);
+                due.extend(self.pull_at);
                 due.extend(self.outbox.poll_timeout());
                 due.extend(self.sync.poll_timeout());
             }
@@ -509,8 +559,8 @@ impl Client {
             return;
         }
         self.token.expires_at = Some(now + left);
-        // The last fifth is for trying.
-        self.token.refresh_at = Some(now + left / 5 * 4);
+        let early = (left / 10).max(TOKEN_MARGIN).min(left / 2);
+        self.token.refresh_at = Some(now + left - early);
     }
 
     /// A delay with up to half of itself added, so that many clients do not retry in step.
@@ -528,5 +578,20 @@ impl Client {
         let entry = self.outbox.settle(id)?;
         self.store.push_back(StoreOp::Settled { id: id.clone() });
         Some(entry)
+    }
+}
+
+/// 100 - 109, and what a newer gateway has put among the ends of a connection; not the ones that
+/// say what to do.
+fn is_broken_rule(number: u64) -> bool {
+    match Code::from_number(number) {
+        Some(code) => matches!(
+            code,
+            Code::ProtocolViolation
+                | Code::FrameTooLarge
+                | Code::MalformedFrame
+                | Code::HelloExpected
+        ),
+        None => (100..200).contains(&number),
     }
 }

@@ -82,6 +82,8 @@ struct Conversation {
     read_reported: Cursor,
     /// Highest own message sent from here: acknowledging it is not urgent to anybody.
     own: Seq,
+    /// Greater for a conversation in which something happened later.
+    touched: u64,
     /// Cursors of members, as far as they were reported to the application.
     members: HashMap<(UserId, ReceiptKind), Cursor>,
 }
@@ -109,6 +111,7 @@ pub(super) struct Inbox {
     reads: BTreeSet<ConversationId>,
     /// Positions that the application's store is to be told.
     dirty: BTreeSet<ConversationId>,
+    touches: u64,
     /// Messages of conversations that did not fit into the table.
     refused: u64,
 }
@@ -371,6 +374,8 @@ impl Inbox {
         if !conversation.consumed.advance_within(seq, contiguous) {
             return None;
         }
+        self.touches += 1;
+        conversation.touched = self.touches;
         self.dirty.insert(id);
         if conversation.consumed <= conversation.reported {
             return None;
@@ -426,6 +431,18 @@ impl Inbox {
             conversation.read.advance(seq);
             conversation.read_reported.advance(seq);
         }
+    }
+
+    /// Up to where this device has everything, the liveliest conversations first.
+    pub(super) fn have(&self, max: usize) -> Vec<(ConversationId, Seq)> {
+        let mut all: Vec<_> = self
+            .table
+            .iter()
+            .filter(|(_, conversation)| conversation.consumed.get() > 0)
+            .map(|(&id, conversation)| (conversation.touched, id, conversation.consumed.get()))
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().take(max).map(|(_, id, seq)| (id, seq)).collect()
     }
 
     pub(super) fn has_acks(&self) -> bool {

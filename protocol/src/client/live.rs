@@ -20,6 +20,9 @@ use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId, VERSION};
 /// wait in the transport, where nothing urgent can get past it.
 const CHUNK_BYTES: usize = 16 * 1024;
 
+/// How long a gap may close by itself before it is pulled.
+const GAP_DELAY: Duration = Duration::from_millis(100);
+
 /// First and longest wait before a refused send is tried again, unless the gateway says more.
 const REFUSED_BASE: Duration = Duration::from_millis(250);
 const REFUSED_CAP: Duration = Duration::from_secs(30);
@@ -53,12 +56,18 @@ impl Client {
         while platform.len() > MAX_PLATFORM_BYTES {
             platform.pop();
         }
+        let have = if self.epoch == 0 || self.have_refused {
+            Vec::new()
+        } else {
+            cursors(self.inbox.have(self.limits.entries))
+        };
         let hello = wire::Hello {
             versions: vec![VERSION],
             token,
             device: self.device.as_ref().map_or_else(String::new, DeviceId::to_string),
             platform,
             store_epoch: self.epoch,
+            have,
         };
         write(out, client_frame::Kind::Hello(hello));
         self.state = State::Greeted { since };
@@ -77,7 +86,7 @@ impl Client {
         if let Some(token) = self.token.fresh.take() {
             write(out, client_frame::Kind::RefreshToken(wire::RefreshToken { token }));
         }
-        if self.bye == Bye::No {
+        if self.bye == Bye::No && self.going.is_none() {
             self.write_sends(out, now);
         }
         self.write_cursors(out, now);
@@ -169,11 +178,15 @@ impl Client {
         match kind {
             server_frame::Kind::Ping(ping) => self.heartbeat.handle_ping(ping.nonce),
             server_frame::Kind::Pong(pong) => self.heartbeat.handle_pong(pong.nonce, now),
-            server_frame::Kind::SendAck(ack) => self.handle_send_ack(ack),
+            server_frame::Kind::SendAck(ack) => {
+                self.handle_send_ack(ack);
+                self.expect_gaps_to_close(now);
+            }
             server_frame::Kind::Push(push) => {
                 for message in push.messages {
                     self.handle_message(message);
                 }
+                self.expect_gaps_to_close(now);
             }
             server_frame::Kind::Receipt(receipt) => self.handle_receipt(receipt),
             server_frame::Kind::Behind(behind) => self.handle_behind(behind),
@@ -321,6 +334,14 @@ impl Client {
         self.inbox.handle_member(conversation, kind, user, seq, &self.config, &mut self.events);
     }
 
+    /// What is missing now is usually on its way: a push of another sender, an answer to a send
+    /// of ours. Pull only if it does not come soon.
+    fn expect_gaps_to_close(&mut self, now: Instant) {
+        if self.inbox.is_wanting() && self.pull_at.is_none() {
+            self.pull_at = Some(now + GAP_DELAY);
+        }
+    }
+
     fn handle_behind(&mut self, behind: wire::Behind) {
         if behind.heads.is_empty() {
             self.sync.want_heads();
@@ -330,13 +351,13 @@ impl Client {
                 self.inbox.handle_seen_head(id, head.seq.min(MAX_SEQ), &self.config);
             }
         }
+        self.pull_now();
     }
 
     fn handle_go_away(&mut self, go_away: &wire::GoAway) {
         let delay = Duration::from_millis(go_away.reconnect_delay_ms.into()).min(MAX_RETRY_AFTER);
         self.reconnect_delay = Some(delay);
-        // Leave at once: what is under way is sent again, and others need not wait for us.
-        self.leave(match Code::from_number(go_away.code.into()) {
+        self.going = Some(match Code::from_number(go_away.code.into()) {
             Some(Code::Ok) | None => Code::GoingAway,
             Some(code) => code,
         });

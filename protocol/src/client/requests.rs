@@ -26,15 +26,26 @@ enum Step {
 impl Client {
     /// The next thing to do with bulk streams.
     pub fn poll_bulk(&mut self, now: Instant) -> Option<BulkAction> {
-        if self.state != State::Live || self.close.is_some() || self.is_congested() {
+        if self.state != State::Live
+            || self.close.is_some()
+            || self.going.is_some()
+            || self.is_congested()
+        {
             return None;
         }
         let waiting = self.waits_for_answer();
+        let hold = self.pull_at.is_some_and(|at| at > now);
         let inbox = &mut self.inbox;
         let action = self.sync.poll(
             self.limits.bulk_streams,
             self.limits.entries,
-            |sync, max, max_each| inbox.take_wanted(max, max_each, |id| sync.is_pulling(id)),
+            |sync, max, max_each| {
+                if hold {
+                    Vec::new()
+                } else {
+                    inbox.take_wanted(max, max_each, |id| sync.is_pulling(id))
+                }
+            },
         )?;
         if !waiting {
             self.heartbeat.expect_answer(now);
@@ -152,6 +163,7 @@ impl Client {
             Kind::Heads { complete: true } => {
                 self.sync.heads_done();
                 self.inbox.handle_heads_end(&mut self.events);
+                self.pull_now();
             }
             Kind::Heads { complete: false } => {
                 self.report_refusal(refused);
