@@ -79,7 +79,7 @@ pub(crate) enum Content {
 
 /// Every key of the configuration; at least one.
 pub(crate) fn load(auth: &AuthConfig) -> Result<Vec<VerifyKey>, AuthError> {
-    let single = auth.key_file.iter().map(|file| TokenKey::of(file));
+    let single = auth.key_file.iter().map(TokenKey::of);
     let mut keys = Vec::new();
     for entry in single.chain(auth.keys.iter().cloned()) {
         let content = read(&entry.file)?;

@@ -3,7 +3,7 @@
 use skein_protocol::limits::FRAME_ENVELOPE_BYTES;
 
 use super::Config;
-use super::rule::show_bytes;
+use super::quantity::show_bytes;
 
 /// Calls `problem` with the key to change and a message, for each rule that is broken.
 pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str, String)) {

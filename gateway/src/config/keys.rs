@@ -12,9 +12,9 @@ use skein_protocol::limits::{
     DEFAULT_MAX_UNACKED_SENDS,
 };
 
+use super::quantity::{bytes, count, span};
 use super::rule::{
-    Address, Flag, Folder, LogFilter, OneOf, OptionalFile, OptionalText, Text, TokenKeys, bytes,
-    count, span,
+    Address, Flag, Folder, LogFilter, OneOf, OptionalFile, OptionalText, Text, TokenKeys,
 };
 use super::table::settings;
 use super::value::{LogFormat, StoreKind, TokenKey};
@@ -42,8 +42,8 @@ const fn mins(number: u64) -> Duration {
 settings! {
     /// All that a gateway is told. Nothing here is read twice: a change needs a restart.
     Config {
-        /// Address and UDP port to serve on. "0.0.0.0:7843" or "[::]:7843" serves every network
-        /// of the machine; the default is reached from this machine only.
+        /// Address and UDP port to serve on. The default is reached from this machine only;
+        /// "0.0.0.0:7843" serves every network of the machine.
         listen: SocketAddr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT), Address;
         /// Folder of everything that must outlive the process: messages, keys of the transport,
         /// and the development certificate and token key. One process at a time may use it.

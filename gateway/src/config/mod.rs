@@ -12,6 +12,7 @@
 mod check;
 mod keys;
 mod print;
+mod quantity;
 mod rule;
 mod source;
 mod table;

@@ -1,10 +1,9 @@
 //! What a value may be: each rule reads a value from a file or from text, keeps it inside its
-//! range, prints it back as TOML, and describes itself for documents and messages.
+//! range, prints it back as TOML, and describes itself for documents and messages. Rules for
+//! sizes, times and counts are in [`super::quantity`].
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::value::{Choice, TokenKey};
 
@@ -31,7 +30,7 @@ impl Input {
     }
 
     /// The text, if this is text.
-    fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Input::Text(text) => Some(text),
             Input::Toml(toml::Value::String(text)) => Some(text),
@@ -40,7 +39,7 @@ impl Input {
     }
 
     /// The integer, if this is one; digits of text may be grouped with `_` as in TOML.
-    fn integer(&self) -> Option<i64> {
+    pub(crate) fn integer(&self) -> Option<i64> {
         match self {
             Input::Text(text) => text.trim().replace('_', "").parse().ok(),
             Input::Toml(toml::Value::Integer(number)) => Some(*number),
@@ -66,148 +65,9 @@ pub(crate) trait Rule<T> {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// The text as a TOML string.
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
-}
-
-/// A size in bytes.
-pub(crate) struct Bytes(RangeInclusive<u64>);
-
-/// A size within the bounds, both in bytes.
-pub(crate) const fn bytes(low: u64, high: u64) -> Bytes {
-    Bytes(RangeInclusive::new(low, high))
-}
-
-/// The size in the largest unit that divides it.
-pub(crate) fn show_bytes(size: u64) -> String {
-    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| size > 0 && size.is_multiple_of(*unit)) {
-        Some((unit, name)) => format!("{}{name}", size / unit),
-        None => format!("{size}B"),
-    }
-}
-
-impl Bytes {
-    fn get(&self, input: &Input) -> Result<u64, String> {
-        let size = match (input.integer(), input.text()) {
-            (Some(number), _) => u64::try_from(number).ok(),
-            (None, Some(text)) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.0),
-            (None, None) => None,
-        };
-        let size = size.ok_or("must be a size such as \"64KiB\" or a number of bytes")?;
-        if self.0.contains(&size) { Ok(size) } else { Err(format!("must be {}", self.text())) }
-    }
-
-    fn text(&self) -> String {
-        format!("{} to {}", show_bytes(*self.0.start()), show_bytes(*self.0.end()))
-    }
-}
-
-impl Rule<usize> for Bytes {
-    fn read(&self, input: &Input) -> Result<usize, String> {
-        usize::try_from(self.get(input)?).map_err(|_| "does not fit this machine".into())
-    }
-    fn print(&self, value: &usize) -> String {
-        quoted(&show_bytes(*value as u64))
-    }
-    fn unit(&self) -> &'static str {
-        "bytes"
-    }
-    fn range(&self) -> String {
-        self.text()
-    }
-}
-
-impl Rule<u64> for Bytes {
-    fn read(&self, input: &Input) -> Result<u64, String> {
-        self.get(input)
-    }
-    fn print(&self, value: &u64) -> String {
-        quoted(&show_bytes(*value))
-    }
-    fn unit(&self) -> &'static str {
-        "bytes"
-    }
-    fn range(&self) -> String {
-        self.text()
-    }
-}
-
-/// A length of time.
-pub(crate) struct Span(Duration, Duration);
-
-/// A length of time within the bounds.
-pub(crate) const fn span(low: Duration, high: Duration) -> Span {
-    Span(low, high)
-}
-
-impl Rule<Duration> for Span {
-    fn read(&self, input: &Input) -> Result<Duration, String> {
-        let time = input
-            .text()
-            .and_then(|text| humantime::parse_duration(text).ok())
-            .ok_or("must be a time with its unit, such as \"25s\", \"500ms\" or \"1h 30m\"")?;
-        if (self.0..=self.1).contains(&time) {
-            Ok(time)
-        } else {
-            Err(format!("must be {}", self.range()))
-        }
-    }
-    fn print(&self, value: &Duration) -> String {
-        quoted(&humantime::format_duration(*value).to_string())
-    }
-    fn unit(&self) -> &'static str {
-        "time"
-    }
-    fn range(&self) -> String {
-        let show = humantime::format_duration;
-        format!("{} to {}", show(self.0), show(self.1))
-    }
-}
-
-/// A whole number of something.
-pub(crate) struct Count {
-    bounds: RangeInclusive<u32>,
-    unit: &'static str,
-}
-
-/// A number of `unit` within the bounds.
-pub(crate) const fn count(unit: &'static str, low: u32, high: u32) -> Count {
-    Count { bounds: RangeInclusive::new(low, high), unit }
-}
-
-impl Rule<u32> for Count {
-    fn read(&self, input: &Input) -> Result<u32, String> {
-        let number = input.integer().ok_or("must be a whole number")?;
-        match u32::try_from(number) {
-            Ok(number) if self.bounds.contains(&number) => Ok(number),
-            _ => Err(format!("must be {}", Rule::<u32>::range(self))),
-        }
-    }
-    fn print(&self, value: &u32) -> String {
-        value.to_string()
-    }
-    fn unit(&self) -> &'static str {
-        self.unit
-    }
-    fn range(&self) -> String {
-        format!("{} to {}", self.bounds.start(), self.bounds.end())
-    }
-}
-
-impl Rule<usize> for Count {
-    fn read(&self, input: &Input) -> Result<usize, String> {
-        Rule::<u32>::read(self, input).map(|number| number as usize)
-    }
-    fn print(&self, value: &usize) -> String {
-        value.to_string()
-    }
-    fn unit(&self) -> &'static str {
-        self.unit
-    }
-    fn range(&self) -> String {
-        Rule::<u32>::range(self)
-    }
 }
 
 /// `true` or `false`.
