@@ -23,20 +23,34 @@ pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str,
             ),
         );
     }
-    let hold_a_frame =
-        [("limits.outbox_bytes", limits.outbox_bytes), ("limits.lane_bytes", limits.lane_bytes)];
-    for (key, bytes) in hold_a_frame {
-        if bytes < limits.max_frame_bytes {
-            problem(
-                key,
-                format!(
-                    "`{key}` = {} cannot hold one frame: make it at least \
-                     `limits.max_frame_bytes` = {}",
-                    show(bytes),
-                    show(limits.max_frame_bytes),
-                ),
-            );
-        }
+    // A session leaves part of its outbox to answers, so one frame must fit into a part of it.
+    let two_frames = 2 * limits.max_frame_bytes;
+    if limits.outbox_bytes < two_frames {
+        problem(
+            "limits.outbox_bytes",
+            format!(
+                "`limits.outbox_bytes` = {} is too little for `limits.max_frame_bytes` = {}: make \
+                 it at least twice that, {}",
+                show(limits.outbox_bytes),
+                show(limits.max_frame_bytes),
+                show(two_frames),
+            ),
+        );
+    }
+    // Each lane has an equal share, and a share that holds no frame would refuse every send.
+    let a_frame_a_lane = limits.max_frame_bytes.saturating_mul(config.lanes as usize);
+    if limits.lane_bytes < a_frame_a_lane {
+        problem(
+            "limits.lane_bytes",
+            format!(
+                "`limits.lane_bytes` = {} is too little for `lanes` = {}: each must hold one frame \
+                 of `limits.max_frame_bytes` = {}, so make it at least {}",
+                show(limits.lane_bytes),
+                config.lanes,
+                show(limits.max_frame_bytes),
+                show(a_frame_a_lane),
+            ),
+        );
     }
     if config.tls.cert.is_some() != config.tls.key.is_some() {
         let (given, missing) = if config.tls.cert.is_some() {

@@ -96,12 +96,12 @@ fn a_key_in_the_wrong_section_is_found() {
 #[test]
 fn people_write_sizes_and_times_as_they_speak() {
     let config = load(
-        "[limits]\nmax_frame_bytes = \"1 MiB\"\noutbox_bytes = 2_000_000\nlane_bytes = \"1.5GiB\"\n\
+        "[limits]\nmax_frame_bytes = \"1 MiB\"\noutbox_bytes = 3_000_000\nlane_bytes = \"1.5GiB\"\n\
          [session]\nheartbeat_interval = \"1m 30s\"\n[drain]\ndeadline = \"500ms\"\n",
     )
     .unwrap();
     assert_eq!(config.limits.max_frame_bytes, 1 << 20);
-    assert_eq!(config.limits.outbox_bytes, 2_000_000);
+    assert_eq!(config.limits.outbox_bytes, 3_000_000);
     assert_eq!(config.limits.lane_bytes, 3 << 29);
     assert_eq!(config.session.heartbeat_interval, Duration::from_secs(90));
     assert_eq!(config.drain.deadline, Duration::from_millis(500));
@@ -170,9 +170,12 @@ fn keys_that_contradict_each_other_are_told() {
     let found = problems("[limits]\nmax_frame_bytes = \"32KiB\"\n");
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("at most 31KiB"), "{found:?}");
-    let found = problems("[limits]\nmax_frame_bytes = \"2MiB\"\nlane_bytes = \"1MiB\"\n");
+    let found = problems("[limits]\nmax_frame_bytes = \"8MiB\"\nlane_bytes = \"1MiB\"\n");
     assert_eq!(found.len(), 2);
+    assert!(found[0].starts_with("defaults: `limits.outbox_bytes` = 256KiB"), "{found:?}");
+    assert!(found[0].ends_with("16MiB"), "{found:?}");
     assert!(found[1].starts_with("f.toml:3: `limits.lane_bytes` = 1MiB"), "{found:?}");
+    assert!(found[1].ends_with("at least 128MiB"), "{found:?}");
     let found = problems("[tls]\ncert = \"a.pem\"\n");
     assert!(found[0].contains("without `tls.key`"), "{found:?}");
 }
