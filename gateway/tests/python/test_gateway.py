@@ -142,11 +142,17 @@ class Login(unittest.IsolatedAsyncioTestCase):
             session.send(refresh_token={"token": token(alice, "phone")})
             refreshed = await session.expect("token_refreshed")
             self.assertGreater(refreshed.token_expires_ms, session.welcome.server_time_ms)
-            session.send(refresh_token={"token": "a.b.c"})
-            self.assertEqual((await session.expect("error")).code, 110)
-            session.send(refresh_token={"token": token(person("mallory"), "phone")})
-            self.assertEqual((await session.expect("error")).code, 110)
             await session.settle()
+        mallory = person("mallory")
+        for name, wrong, code in (
+            ("a token that is none", "a.b.c", 110),
+            ("somebody else's", token(mallory, "phone"), 110),
+            ("another device's", token(alice, "pad"), 113),
+        ):
+            with self.subTest(name):
+                async with online(alice, "phone") as session:
+                    session.send(refresh_token={"token": wrong})
+                    self.assertEqual((await session.connection.until_closed()).code, code)
 
 
 class Messages(unittest.IsolatedAsyncioTestCase):
@@ -263,10 +269,11 @@ class CatchingUp(unittest.IsolatedAsyncioTestCase):
             (one,) = await laptop.heads([with_carol, conversation_id(alice, carol)])
             self.assertEqual(one.conversation, with_carol)
 
-            forward, backward, stranger, last = await laptop.pull(
+            forward, backward, nobody, stranger, last = await laptop.pull(
                 {"conversation": with_alice, "from": 1},
                 {"with_user": alice, "from": 1, "to": 20, "backward": True, "limit": 5},
                 {"with_user": person("nobody"), "from": 1},
+                {"conversation": conversation_id(alice, carol), "from": 1},
                 {"conversation": with_carol, "from": 1, "to": 1},
             )
             messages = [m for page in forward for m in page.messages]
@@ -275,6 +282,7 @@ class CatchingUp(unittest.IsolatedAsyncioTestCase):
             self.assertEqual((forward[-1].head, forward[-1].first_seq), (30, 1))
             seqs = [m.seq for page in backward for m in page.messages]
             self.assertEqual(seqs, [20, 19, 18, 17, 16])
+            self.assertEqual([(p.error_code, p.head, len(p.messages)) for p in nobody], [(0, 0, 0)])
             self.assertEqual([page.error_code for page in stranger], [201])
             self.assertEqual([m.payload for page in last for m in page.messages], [b"carol 1"])
 

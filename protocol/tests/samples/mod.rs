@@ -217,8 +217,9 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         (
             "pull_page.refused",
             Kind::PullPage(PullPage {
-                range: 1,
+                conversation: conversation(),
                 is_end: true,
+                first_seq: 1,
                 error_code: 201,
                 ..Default::default()
             }),
