@@ -175,6 +175,7 @@ enum State {
 pub struct ServerSession {
     state: State,
     decoder: Decoder,
+    /// When the peer was last heard; until the login, when it connected.
     last_heard: Instant,
     /// End of the token; the session ends with it.
     expires: Option<Instant>,
@@ -196,13 +197,17 @@ impl ServerSession {
 
     /// Takes bytes of the live stream. Then call [`poll_event`](Self::poll_event) until `None`.
     pub fn handle_bytes(&mut self, chunk: Bytes, now: Instant) {
-        self.last_heard = now;
+        self.heard(now);
         self.decoder.push(chunk);
     }
 
     /// Takes note that the peer is alive, from a frame on another stream.
     pub fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
+        // Before the login the time runs from the connection on: a stranger who sends a byte now
+        // and then must not hold it open.
+        if self.state == State::Live {
+            self.last_heard = now;
+        }
     }
 
     /// The next thing that the peer asks for.
@@ -234,6 +239,7 @@ impl ServerSession {
     /// Admits the peer; returns the Welcome frame.
     pub fn accept(&mut self, rules: &Rules, admission: &Admission<'_>, now: Instant) -> Bytes {
         self.state = State::Live;
+        self.last_heard = now;
         self.expires = admission.token_expires_ms.map(|at| expiry(at, admission, now));
         server_frame(server_frame::Kind::Welcome(wire::Welcome {
             version: VERSION,
