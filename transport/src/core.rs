@@ -28,6 +28,7 @@ use crate::{
     id::MAX_SLOTS,
     slot::{Conn, Slot},
     stats::Counters,
+    steer,
     timers::Timers,
     udp::SendQueue,
 };
@@ -117,6 +118,11 @@ impl Core {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.config.limits
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limits_mut(&mut self) -> &mut Limits {
+        &mut self.config.limits
     }
 
     pub(crate) fn counters_arc(&self) -> Arc<Counters> {
@@ -484,7 +490,7 @@ impl Core {
 
     /// `true`: there is more to send than a turn allows.
     fn transmit_one(&mut self, slot: usize) -> bool {
-        let segments = self.queue.max_segments.min(DATAGRAMS_A_BURST).max(1);
+        let segments = self.queue.max_segments.clamp(1, DATAGRAMS_A_BURST);
         let Some(conn) = self.slots[slot].conn.as_mut() else { return false };
         let client = conn.quic.side().is_client();
         for burst in 0..=BURSTS_A_TURN {
@@ -497,8 +503,8 @@ impl Core {
                 break;
             };
             let data = &self.scratch[..transmit.size];
-            // To a server the first byte of the connection id names a shard.
-            let apart = if client { data.get(1).copied() } else { None };
+            // A joined run goes to one shard of a server.
+            let apart = if client { steer::steering_byte(data) } else { None };
             self.queue.push(&transmit, data, apart);
         }
         conn.dirty = false;

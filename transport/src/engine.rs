@@ -253,7 +253,7 @@ fn shard_count(config: &EngineConfig) -> Result<usize, StartError> {
     Ok(if config.server.is_some() && !cfg!(target_os = "linux") { 1 } else { shards })
 }
 
-fn endpoint_config(config: &EngineConfig, shard: usize) -> Arc<EndpointConfig> {
+pub(crate) fn endpoint_config(config: &EngineConfig, shard: usize) -> Arc<EndpointConfig> {
     let mut endpoint = EndpointConfig::new(config.keys.reset_key());
     let (node, key) = (config.node, config.keys.cid_key());
     endpoint
@@ -263,7 +263,7 @@ fn endpoint_config(config: &EngineConfig, shard: usize) -> Arc<EndpointConfig> {
     Arc::new(endpoint)
 }
 
-fn server_config(
+pub(crate) fn server_config(
     config: &EngineConfig,
     transport: &Arc<TransportConfig>,
 ) -> Result<Option<Arc<ServerConfig>>, StartError> {
@@ -281,7 +281,10 @@ fn server_config(
     Ok(Some(Arc::new(server)))
 }
 
-fn client_config(config: &EngineConfig, transport: &Arc<TransportConfig>) -> Option<ClientConfig> {
+pub(crate) fn client_config(
+    config: &EngineConfig,
+    transport: &Arc<TransportConfig>,
+) -> Option<ClientConfig> {
     let tls = config.client.as_ref()?;
     let mut client = ClientConfig::new(Arc::new(SlimClient::new(tls.config.clone())));
     client.transport_config(transport.clone()).token_store(Arc::new(quinn_proto::NoneTokenStore));

@@ -25,6 +25,8 @@ mod id;
 mod io;
 mod keys;
 mod mailbox;
+#[cfg(test)]
+mod pair;
 mod shard;
 mod slot;
 mod stats;

@@ -30,11 +30,13 @@ const NAMED: usize = CID_LEN - 2;
 
 /// The shard that a datagram is for. One that is too short to say is nobody's: 0.
 pub(crate) fn shard_of(datagram: &[u8], shards: usize) -> usize {
-    let at = match datagram.first() {
-        Some(first) if first & 0x80 != 0 => 6,
-        _ => 1,
-    };
-    datagram.get(at).map_or(0, |byte| usize::from(*byte) % shards)
+    steering_byte(datagram).map_or(0, |byte| usize::from(byte) % shards)
+}
+
+/// The first byte of the connection id that a datagram is addressed to.
+pub(crate) fn steering_byte(datagram: &[u8]) -> Option<u8> {
+    let long = datagram.first()? & 0x80 != 0;
+    datagram.get(if long { 6 } else { 1 }).copied()
 }
 
 /// Issues connection ids that say where they belong.

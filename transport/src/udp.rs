@@ -266,7 +266,8 @@ mod tests {
         assert_eq!(push(2, 90, None, Some(1)), 6, "a longer one");
         let lengths: Vec<usize> = queue.take().iter().map(|(_, data)| data.len()).collect();
         assert_eq!(lengths, [100, 100, 80, 80, 80, 80, 80, 80, 80, 80, 90]);
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert!(queue.is_empty());
+        assert_eq!(queue.bytes.len(), 0);
     }
 
     #[test]

@@ -240,6 +240,8 @@ struct LazyKey {
 }
 
 impl LazyKey {
+    // quinn-proto implements its trait for the box.
+    #[allow(clippy::borrowed_box)]
     fn get(&self) -> &Box<dyn quic::PacketKey> {
         self.key.get_or_init(|| self.chain.key(self.generation, self.local))
     }
