@@ -7,7 +7,8 @@
 //! - [`Cursors`]: per user and conversation the highest delivered and read number.
 //! - [`ConversationIndex`]: which conversations a user is in, and who is in a conversation.
 //!
-//! Backends: [`embedded`] (fjall, one process, one folder).
+//! Backends: [`embedded`] (fjall, one process, one folder) and [`memory`] (nothing kept, for tests
+//! and simulations).
 
 pub mod conformance;
 pub mod embedded;
@@ -33,7 +34,8 @@ pub trait Store: MessageLog + Cursors + ConversationIndex {
 
 /// Each conversation's messages, in order.
 pub trait MessageLog: Send + Sync + 'static {
-    /// Hands over a group of appends and returns at once. `done` is called for every append
+    /// Hands over a group of appends and returns at once; each must be
+    /// [well formed](Append::is_well_formed). `done` is called for every append
     /// exactly once, in as many pieces as suits the backend, from a thread of its own; it does
     /// not block.
     ///
@@ -117,6 +119,14 @@ pub struct Append {
     pub first: Seq,
     /// The records; their `seq` are `first`, `first + 1`, ... Never empty.
     pub records: Vec<Record>,
+}
+
+impl Append {
+    /// Whether there are records and they carry the numbers that follow from `first`.
+    pub fn is_well_formed(&self) -> bool {
+        let numbers = self.records.iter().map(|record| record.seq);
+        !self.records.is_empty() && numbers.zip(self.first..).all(|(seq, expected)| seq == expected)
+    }
 }
 
 /// One message as it is stored: one row.

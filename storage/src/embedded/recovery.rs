@@ -1,0 +1,196 @@
+//! From a folder to an open engine: made at the first start, checked at each later one.
+//!
+//! ```text
+//! FOLDER/lock       see `lock`
+//! FOLDER/db/        fjall's files
+//! FOLDER/db.new/    a database that is being made; renamed to `db` when it is whole
+//! ```
+//! After a run that did not end in good order the journal is first copied. If an fsync had
+//! failed then, the system may hold pages that are not on disk and that it takes for written
+//! (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020); a copy is
+//! written and synced anew, so that what is read from it is on disk for sure.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use fjall::config::BlockSizePolicy;
+use fjall::{Database, KeyspaceCreateOptions};
+
+use super::engine::{Engine, Table, Write as Row};
+use super::options::{EmbeddedOptions, OpenError};
+use super::{keys, row};
+
+/// Version of keys and rows that this program writes. Raise it together with a migration.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Version of fjall's files that this program writes.
+const ENGINE_FORMAT: u8 = 3;
+
+/// Opens the database in `folder`, or makes it. Returns it and its epoch.
+pub(super) fn open(
+    folder: &Path,
+    options: &EmbeddedOptions,
+    after_crash: bool,
+) -> Result<(Engine, u64), OpenError> {
+    let place = folder.join("db");
+    if place.try_exists().map_err(failed("look at", &place))? {
+        check_engine_format(folder, &place)?;
+        if after_crash {
+            rewrite_journals(&place)?;
+        }
+    } else {
+        create(folder, &place, options)?;
+    }
+    let engine = open_engine(folder, &place, options)?;
+    let meta = engine
+        .meta()
+        .map_err(|source| OpenError::Store { path: folder.into(), source })?
+        .ok_or_else(|| damaged(folder, "it does not say which schema it has"))?;
+    let path = folder.to_path_buf();
+    match meta.schema {
+        SCHEMA => Ok((engine, meta.epoch)),
+        found if found > SCHEMA => {
+            Err(OpenError::Newer { path, found: found.to_string(), known: SCHEMA })
+        }
+        found => Err(OpenError::Older { path, found, known: SCHEMA }),
+    }
+}
+
+/// Makes the database beside its place and moves it there when it is whole: a crash half-way
+/// leaves nothing that a later start would take for a store.
+fn create(folder: &Path, place: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
+    let unfinished = folder.join("db.new");
+    if unfinished.try_exists().map_err(failed("look at", &unfinished))? {
+        fs::remove_dir_all(&unfinished).map_err(failed("remove", &unfinished))?;
+    }
+    let engine = open_engine(folder, &unfinished, options)?;
+    let meta = row::MetaRow { schema: SCHEMA, epoch: rand::random() };
+    let row = Row { table: Table::Side, key: keys::META.to_vec(), value: row::encode_meta(&meta) };
+    engine.commit(vec![row], true).map_err(|e| damaged(folder, e))?;
+    engine.sync().map_err(|e| damaged(folder, e))?;
+    drop(engine);
+    fs::rename(&unfinished, place).map_err(failed("rename", &unfinished))?;
+    sync_folder(folder).map_err(failed("sync", folder))
+}
+
+#[allow(clippy::result_large_err)]
+fn open_engine(
+    folder: &Path,
+    place: &Path,
+    options: &EmbeddedOptions,
+) -> Result<Engine, OpenError> {
+    let error = |error: fjall::Error| match error {
+        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
+            failed("open", place)(source)
+        }
+        fjall::Error::Locked => OpenError::InUse { path: folder.into(), pid: None },
+        other => damaged(folder, other),
+    };
+    let db = Database::builder(place)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes)
+        .worker_threads(options.compaction_threads)
+        // Each batch says itself how durable it is.
+        .manual_journal_persist(true)
+        .open()
+        .map_err(error)?;
+    // Values stay in the tree (no key-value separation): a message is small, and the files that
+    // separation adds have a garbage collection of their own to go wrong.
+    let log = db
+        .keyspace("log", || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(options.memtable_bytes)
+                // A page of history is read in order: larger blocks, fewer of them.
+                .data_block_size_policy(BlockSizePolicy::all(8 * 1024))
+        })
+        .map_err(error)?;
+    let side = db
+        .keyspace("side", || {
+            KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes.min(8 << 20))
+        })
+        .map_err(error)?;
+    Ok(Engine::new(db, log, side))
+}
+
+/// fjall writes its version into a file; one that this program does not know is named.
+fn check_engine_format(folder: &Path, place: &Path) -> Result<(), OpenError> {
+    let marker = place.join("version");
+    let header = match fs::read(&marker) {
+        Ok(header) => header,
+        // Without this file fjall would begin a new database on top of the old one.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(damaged(folder, format!("{} is missing", marker.display())));
+        }
+        Err(e) => return Err(failed("read", &marker)(e)),
+    };
+    match header.as_slice() {
+        [b'F', b'J', b'L', ENGINE_FORMAT, ..] => Ok(()),
+        [b'F', b'J', b'L', newer, ..] if *newer > ENGINE_FORMAT => Err(OpenError::Newer {
+            path: folder.into(),
+            found: format!("{SCHEMA} or later on engine format {newer}"),
+            known: SCHEMA,
+        }),
+        _ => Err(damaged(folder, format!("{} is not what it should be", marker.display()))),
+    }
+}
+
+/// Replaces each journal by a synced copy of itself.
+fn rewrite_journals(place: &Path) -> Result<(), OpenError> {
+    let mut copied = 0;
+    for entry in fs::read_dir(place).map_err(failed("read", place))? {
+        let path = entry.map_err(failed("read", place))?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            copied += rewrite(&path).map_err(failed("copy", &path))?;
+        }
+    }
+    sync_folder(place).map_err(failed("sync", place))?;
+    tracing::warn!(
+        folder = %place.display(),
+        journal_bytes = copied,
+        "the last run did not close the store; its journal was read again and rewritten"
+    );
+    Ok(())
+}
+
+/// Copies the bytes through this process: the system's own ways of copying may share blocks.
+/// Journals are allocated ahead and mostly holes; holes stay holes. Returns the bytes written.
+fn rewrite(path: &Path) -> io::Result<u64> {
+    let copy: PathBuf = path.with_extension("jnl-copy");
+    let mut from = File::open(path)?;
+    let mut to = File::create(&copy)?;
+    let mut chunk = vec![0; 256 * 1024];
+    let (mut len, mut copied) = (0, 0);
+    loop {
+        let n = from.read(&mut chunk)?;
+        if n == 0 {
+            break;
+        }
+        if chunk[..n].iter().any(|&byte| byte != 0) {
+            to.seek(SeekFrom::Start(len))?;
+            to.write_all(&chunk[..n])?;
+            copied += n as u64;
+        }
+        len += n as u64;
+    }
+    to.set_len(len)?;
+    to.sync_all()?;
+    fs::rename(&copy, path)?;
+    Ok(copied)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_path_buf();
+    move |source| OpenError::Path { what, path, source }
+}
+
+fn damaged(folder: &Path, reason: impl ToString) -> OpenError {
+    OpenError::Damaged { path: folder.into(), reason: reason.to_string() }
+}

@@ -1,0 +1,1 @@
+//! What only the embedded store promises, and faults that only its inside can plant.
