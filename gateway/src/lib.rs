@@ -28,7 +28,7 @@ pub mod mail;
 #[cfg(debug_assertions)]
 pub mod planted;
 pub mod registry;
-//pub mod serve;
+pub mod serve;
 mod session;
 pub mod stop;
 pub mod tls;

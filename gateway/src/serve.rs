@@ -15,7 +15,7 @@ use skein_storage::embedded::{EmbeddedOptions, EmbeddedStore};
 use skein_transport::{
     Bound, Engine, EngineConfig, Keys, KeysError, Mailbox, ServerTls, StartError, TlsOptions,
 };
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use crate::config::{Config, StoreKind};
 use crate::driver::Gateway;
@@ -93,8 +93,10 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     runtime.spawn(flush_cursors(hub.clone()));
     tracing::info!(address = %engine.local_addr(), "serving");
     ready.serves(engine.local_addr());
-    runtime.block_on(stop.requested());
-    drain(&runtime, &config, &hub, engine, &*store)
+    runtime.block_on(async {
+        stop.requested().await;
+        drain(&config, &hub, engine, &*store).await
+    })
 }
 
 fn bind(config: &Config, certificate: Certificate) -> Result<Bound<Mail>, ServeError> {
@@ -113,9 +115,17 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
                 reserve_bytes: config.store.reserve_bytes,
                 ..EmbeddedOptions::default()
             };
-            Ok(Arc::new(EmbeddedStore::open(config.data.join("store"), options)?))
+            let store = EmbeddedStore::open(config.data.join("store"), options)?;
+            Ok(broken_on_purpose(Arc::new(store)))
         }
     }
+}
+
+/// In debug builds a test may ask for a store that breaks a promise.
+fn broken_on_purpose(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    #[cfg(debug_assertions)]
+    let store = crate::planted::wrap(store);
+    store
 }
 
 fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
@@ -199,40 +209,38 @@ async fn flush_cursors(hub: Arc<Hub>) {
     }
 }
 
-fn drain(
-    runtime: &Runtime,
+async fn drain(
     config: &Config,
-    hub: &Arc<Hub>,
+    hub: &Hub,
     engine: Engine<Mail>,
     store: &dyn Store,
 ) -> Result<(), ServeError> {
     let deadline = Instant::now() + config.drain.deadline;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let reconnect_spread_ms =
-        config.drain.reconnect_delay.as_millis().try_into().unwrap_or(u32::MAX);
+    let spread = config.drain.reconnect_delay.as_millis();
+    let reconnect_spread_ms = spread.try_into().unwrap_or(u32::MAX);
     tracing::info!(sessions = hub.sessions(), "draining");
     hub.broadcast(|| Mail::Drain(Drain { reconnect_spread_ms }));
-    let wait_until = |done: &dyn Fn() -> bool, share: Duration| {
-        let until = Instant::now() + share;
-        while !done() && Instant::now() < until {
-            runtime.block_on(tokio::time::sleep(DRAIN_STEP));
-        }
-    };
-    // A share of the deadline each, so that the store always has time to close.
-    wait_until(&|| hub.sessions() == 0, left() / 2);
-    wait_until(&|| hub.waiting_bytes() == 0, left() / 2);
+    // A share of what is left for each step, so that the store always has time to close.
+    wait_until(|| hub.sessions() == 0, left() / 2).await;
+    wait_until(|| hub.waiting_bytes() == 0, left() / 2).await;
     let code = Code::GoingAway;
     if let Err(error) = engine.stop(code.number().into(), code.text().as_bytes(), left() / 2) {
         tracing::warn!(%error, "the shards did not stop in time");
     }
-    let closed = runtime.block_on(async {
-        if let Err(error) = hub.flush_cursors().await {
-            tracing::debug!(%error, "the last cursors were not written");
-        }
-        store.close().await
-    });
+    if let Err(error) = hub.flush_cursors().await {
+        tracing::debug!(%error, "the last cursors were not written");
+    }
+    store.close().await.map_err(ServeError::Close)?;
     tracing::info!("stopped");
-    closed.map_err(ServeError::Close)
+    Ok(())
+}
+
+async fn wait_until(done: impl Fn() -> bool, at_most: Duration) {
+    let until = Instant::now() + at_most;
+    while !done() && Instant::now() < until {
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
 }
 
 /// The machine's clock and tokio.

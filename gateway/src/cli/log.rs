@@ -7,10 +7,14 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::config::{LogConfig, LogFormat};
 
+/// Said first, so that what the operator asks for goes before it: the store's library tells at
+/// "info" what is of interest to its authors only.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Starts the log; once in a process.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
-    let filter =
-        EnvFilter::try_new(&log.level).map_err(|error| Failure::new("log.level", error))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.level))
+        .map_err(|error| Failure::new("log.level", error))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

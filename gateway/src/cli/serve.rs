@@ -104,6 +104,5 @@ fn credentials(config: &mut Config) -> Result<(Certificate, Verifier, Developmen
 }
 
 fn start(launch: Launch) -> Result<(), Failure> {
-    drop(launch);
-    Err(Failure::Failed("this build cannot serve".into()))
+    crate::serve::run(launch).map_err(|error| Failure::Failed(error.to_string()))
 }

@@ -1,0 +1,141 @@
+//! The program `skein` as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use skein_gateway::config::Config;
+use skein_gateway::dev::DevFiles;
+use skein_gateway::token::{Grant, Signer};
+use skein_protocol::{DeviceId, UserId};
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    pub address: SocketAddr,
+    pub data: PathBuf,
+}
+
+/// What a test sets about a gateway.
+#[derive(Default, Clone)]
+pub struct Options {
+    /// The address; port 0 by default.
+    pub listen: Option<SocketAddr>,
+    /// Environment, for instance `SKEIN_LIMITS__MAX_SESSIONS`.
+    pub env: Vec<(String, String)>,
+}
+
+impl Options {
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.into(), value.to_string()));
+        self
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway on this folder and waits until it serves.
+    pub fn start(data: &Path, options: &Options) -> Self {
+        Self::try_start(data, options).expect("the gateway does not start")
+    }
+
+    /// `None` if it ended before it served; its log tells why.
+    pub fn try_start(data: &Path, options: &Options) -> Option<Self> {
+        let listen = options.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SKEIN_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["serve", "--data"]).arg(data).args(["--listen", &listen.to_string()]);
+        command.env("SKEIN_STORE__RESERVE_BYTES", "16MiB");
+        command.env("SKEIN_LOG", std::env::var("TEST_GATEWAY_LOG").unwrap_or("warn".into()));
+        for (name, value) in &options.env {
+            command.env(name, value);
+        }
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = loop {
+            match lines.next() {
+                Some(Ok(line)) => {
+                    if let Some(address) = line.strip_prefix("ready ") {
+                        break address.trim().parse().unwrap();
+                    }
+                }
+                _ => {
+                    let _ = child.wait();
+                    return None;
+                }
+            }
+        };
+        Some(Self { child, address, data: data.into() })
+    }
+
+    /// SIGKILL: nothing is written, nothing is said.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.child.wait().unwrap()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Resident memory in bytes, where the system tells.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1024)
+    }
+
+    pub fn token(&self, user: &str) -> String {
+        self.token_with(user, Duration::from_secs(3600), SystemTime::now())
+    }
+
+    /// A token that was issued then and ends `ttl` later.
+    pub fn token_with(&self, user: &str, ttl: Duration, issued: SystemTime) -> String {
+        token(&self.data, user, None, ttl, issued)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A token by the development key of this folder.
+pub fn token(
+    data: &Path,
+    user: &str,
+    device: Option<&str>,
+    ttl: Duration,
+    issued: SystemTime,
+) -> String {
+    let key = DevFiles::of(data).ensure_token_key().unwrap();
+    let key = key.parent().unwrap().join("token-key.pem");
+    let signer = Signer::from_file(&key, None).unwrap();
+    let user = UserId::parse(user).unwrap();
+    let device = device.map(|device| DeviceId::parse(device).unwrap());
+    let audience = Config::default().auth.audience;
+    let grant = Grant {
+        user: &user,
+        device: device.as_ref(),
+        audience: &audience,
+        issuer: None,
+        issued,
+        ttl,
+    };
+    signer.sign(&grant).unwrap()
+}
