@@ -113,6 +113,10 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
             let options = EmbeddedOptions {
                 cache_bytes: config.store.cache_bytes,
                 reserve_bytes: config.store.reserve_bytes,
+                memtable_bytes: config.store.memtable_bytes,
+                journal_bytes: config.store.journal_bytes,
+                read_threads: config.store.read_threads,
+                compaction_threads: config.store.compaction_threads,
                 ..EmbeddedOptions::default()
             };
             let store = EmbeddedStore::open(config.data.join("store"), options)?;

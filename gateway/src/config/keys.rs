@@ -154,7 +154,16 @@ settings! {
         /// Kind of the store.
         kind: StoreKind = StoreKind::Embedded, OneOf;
         /// Memory for blocks of the store's files.
-        cache_bytes: u64 = 128 * MIB, bytes(8 * MIB, TIB);
+        cache_bytes: u64 = 64 * MIB, bytes(MIB, TIB);
+        /// Newly written messages that are held in memory before they are sorted into a file. Up
+        /// to four times as much while the disk is behind. Fixed when the store is created.
+        memtable_bytes: u64 = 32 * MIB, bytes(MIB, GIB);
+        /// Disk space that the journal may take. All of it is read at a start after a crash.
+        journal_bytes: u64 = 256 * MIB, bytes(64 * MIB, TIB);
+        /// Threads that read for syncs and history.
+        read_threads: usize = 4, count("threads", 1, 256);
+        /// Threads that sort memory into files and merge files.
+        compaction_threads: usize = 2, count("threads", 1, 64);
         /// Disk space that is left free: below it the store accepts no more messages, while it
         /// can still tidy up.
         reserve_bytes: u64 = 256 * MIB, bytes(0, TIB);

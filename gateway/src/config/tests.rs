@@ -54,6 +54,19 @@ fn every_default_is_inside_its_own_range_as_text_too() {
     }
 }
 
+/// The store has defaults of its own for those who use it without a gateway.
+#[test]
+fn the_store_and_the_gateway_agree_on_defaults() {
+    let ours = Config::default().store;
+    let its = skein_storage::embedded::EmbeddedOptions::default();
+    assert_eq!(ours.cache_bytes, its.cache_bytes);
+    assert_eq!(ours.memtable_bytes, its.memtable_bytes);
+    assert_eq!(ours.journal_bytes, its.journal_bytes);
+    assert_eq!(ours.reserve_bytes, its.reserve_bytes);
+    assert_eq!(ours.read_threads, its.read_threads);
+    assert_eq!(ours.compaction_threads, its.compaction_threads);
+}
+
 #[test]
 fn all_problems_come_at_once_in_order_with_their_lines() {
     let text = "listn = \"127.0.0.1:1\"\nshards = -1\n\n[limits]\nmax_entries = 0\n\
