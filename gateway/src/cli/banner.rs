@@ -91,3 +91,53 @@ pub fn exposure(development: Development, address: SocketAddr) -> Option<String>
          development: set tls.cert and tls.key, and a key under [auth], before real users connect"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVELOPMENT: Development = Development { certificate: true, token_key: true };
+
+    fn said(config: &Config, development: Development, address: &str) -> String {
+        ready(config, development, address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_newcomer_is_told_what_to_type_and_ready_comes_last() {
+        let said = said(&Config::default(), DEVELOPMENT, "127.0.0.1:7843");
+        assert!(said.contains("\n  cargo run --release --bin skein-chat -- alice\n"), "{said}");
+        assert!(said.contains("\n  cargo run --release --bin skein-chat -- bob\n"), "{said}");
+        assert!(said.contains("--listen 0.0.0.0:7843"), "{said}");
+        assert!(!said.contains("WARNING"), "{said}");
+        assert!(said.ends_with("\nready 127.0.0.1:7843\n"), "{said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("ready")).count(), 1);
+    }
+
+    #[test]
+    fn what_differs_from_the_default_is_in_the_line_to_type() {
+        let config = Config { data: "it's here".into(), ..Config::default() };
+        let said_here = said(&config, DEVELOPMENT, "[::1]:9");
+        let line = r"skein-chat -- alice --server [::1]:9 --data 'it'\''s here'";
+        assert!(said_here.contains(line), "{said_here}");
+        let anywhere = said(&Config::default(), DEVELOPMENT, "0.0.0.0:9");
+        assert!(anywhere.contains("-- bob --server localhost:9\n"), "{anywhere}");
+    }
+
+    #[test]
+    fn development_files_on_a_public_address_are_never_silent() {
+        let half = Development { token_key: true, ..Development::default() };
+        for (development, address, warned) in [
+            (DEVELOPMENT, "0.0.0.0:7843", true),
+            (DEVELOPMENT, "[::]:7843", true),
+            (DEVELOPMENT, "192.168.1.5:7843", true),
+            (half, "10.0.0.1:1", true),
+            (half, "[::1]:1", false),
+            (DEVELOPMENT, "127.9.9.9:1", false),
+            (Development::default(), "0.0.0.0:7843", false),
+        ] {
+            let said = said(&Config::default(), development, address);
+            assert_eq!(said.contains("WARNING"), warned, "{said}");
+            assert_eq!(exposure(development, address.parse().unwrap()).is_some(), warned);
+        }
+    }
+}
