@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use skein_gateway::auth::Verifier;
 use skein_gateway::config::{AuthConfig, TokenKey, default_file};
@@ -202,6 +203,93 @@ fn serve_refuses_a_wrong_configuration_before_it_does_anything() {
         assert!(ran.err.contains(expected), "{expected} is not in {}", ran.err);
     }
     assert!(!shell.path().join("skein-data").exists());
+}
+
+/// A gateway in this shell; killed when dropped.
+struct Serving {
+    child: Child,
+    said: Vec<String>,
+}
+
+impl Serving {
+    fn start(shell: &Shell, args: &[&str]) -> Self {
+        let args = [&["serve", "--set", "store.reserve_bytes=16MiB"], args].concat();
+        let mut command = shell.command(&args);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut serving = Self { child, said: Vec::new() };
+        for line in BufReader::new(serving.child.stdout.take().unwrap()).lines() {
+            serving.said.push(line.unwrap());
+            if serving.said.last().is_some_and(|line| line.starts_with("ready ")) {
+                return serving;
+            }
+        }
+        panic!("it never said ready: {}", serving.log());
+    }
+
+    /// What it logs until it ends.
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    fn address(&self) -> &str {
+        self.said.last().unwrap().strip_prefix("ready ").unwrap()
+    }
+
+    /// Asks it to stop; its status and its log.
+    #[cfg(unix)]
+    fn stop(mut self, signal: &str) -> (i32, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let log = self.log();
+        (self.child.wait().unwrap().code().unwrap(), log)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serve_says_where_it_serves_and_what_to_type_next() {
+    let shell = Shell::new();
+    let serving = Serving::start(&shell, &["--listen", "127.0.0.1:0"]);
+    let said = serving.said.join("\n");
+    assert!(!serving.address().ends_with(":0"), "{said}");
+    for user in ["alice", "bob"] {
+        let line = format!("skein-chat -- {user} --server {}", serving.address());
+        assert!(said.contains(&line), "{said}");
+    }
+    // Its development key is where `skein token` looks for it.
+    assert_eq!(shell.run(&["token", "--user", "alice"]).status, 0);
+
+    let ran = shell.run(&["serve", "--data", "other", "--listen", serving.address()]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("--listen"), "{}", ran.err);
+    let ran = shell.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("in use by another process"), "{}", ran.err);
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_stops_when_it_is_asked_to_and_logs_as_it_was_told() {
+    let shell = Shell::new();
+    for signal in ["INT", "TERM"] {
+        let args = ["--listen", "127.0.0.1:0", "--log-format", "json", "--log-level", "info"];
+        let (status, log) = Serving::start(&shell, &args).stop(signal);
+        assert_eq!(status, 0, "SIG{signal}: {log}");
+        let messages: Vec<String> = log
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|line| line["message"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(messages.iter().any(|message| message == "stopped"), "{log}");
+    }
 }
 
 /// Payload of a token as the gateway that made the key in `data` reads it.

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use skein_transport::StartError;
+
 use super::banner::{self, Development};
 use super::settings::Settings;
 use super::{Failure, exit, log};
@@ -9,6 +11,7 @@ use crate::auth::Verifier;
 use crate::config::{Config, TokenKey};
 use crate::dev::DevFiles;
 use crate::launch::Launch;
+use crate::serve::{self, ServeError};
 use crate::stop;
 use crate::tls::Certificate;
 
@@ -104,5 +107,10 @@ fn credentials(config: &mut Config) -> Result<(Certificate, Verifier, Developmen
 }
 
 fn start(launch: Launch) -> Result<(), Failure> {
-    crate::serve::run(launch).map_err(|error| Failure::Failed(error.to_string()))
+    serve::run(launch).map_err(|error| match &error {
+        ServeError::Engine(StartError::Bind { .. }) => {
+            Failure::Failed(format!("{error}; choose another address with --listen ADDR:PORT"))
+        }
+        _ => Failure::Failed(error.to_string()),
+    })
 }
