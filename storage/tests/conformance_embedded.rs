@@ -1,5 +1,7 @@
 //! The embedded store passes the suite.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -10,14 +12,16 @@ use skein_storage::Store;
 use skein_storage::conformance::{Factory, Instance, Reopen};
 use skein_storage::embedded::{EmbeddedOptions, EmbeddedStore};
 
-struct Embedded;
+/// The store with the options that the function gives.
+struct Embedded(fn() -> EmbeddedOptions);
 
 impl Factory for Embedded {
     fn create(&self) -> BoxFuture<'_, Box<dyn Instance>> {
         Box::pin(async {
             let folder = tempfile::tempdir().unwrap();
-            let store = Some(open(folder.path()));
-            Box::new(InFolder { store, folder }) as Box<dyn Instance>
+            let store = Some(open(folder.path(), (self.0)()));
+            let options = self.0;
+            Box::new(InFolder { store, folder, options }) as Box<dyn Instance>
         })
     }
 }
@@ -25,11 +29,12 @@ impl Factory for Embedded {
 struct InFolder {
     store: Option<Arc<EmbeddedStore>>,
     folder: tempfile::TempDir,
+    options: fn() -> EmbeddedOptions,
 }
 
-fn open(folder: &Path) -> Arc<EmbeddedStore> {
+fn open(folder: &Path, options: EmbeddedOptions) -> Arc<EmbeddedStore> {
     // A machine that runs tests may well be short of space.
-    let options = EmbeddedOptions { reserve_bytes: 1 << 20, ..EmbeddedOptions::default() };
+    let options = EmbeddedOptions { reserve_bytes: 1 << 20, ..options };
     Arc::new(EmbeddedStore::open(folder.join("store"), options).unwrap())
 }
 
@@ -53,7 +58,7 @@ impl Instance for InFolder {
                 fs::remove_dir_all(&live).unwrap();
                 fs::rename(folder.join("copy"), &live).unwrap();
             }
-            self.store = Some(open(folder));
+            self.store = Some(open(folder, (self.options)()));
         })
     }
 }
@@ -86,4 +91,26 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-skein_storage::conformance_tests!(Embedded);
+mod as_delivered {
+    skein_storage::conformance_tests!(super::Embedded(super::EmbeddedOptions::default));
+}
+
+/// Caches that hold next to nothing, commits of one job, one thread to read.
+mod as_small_as_can_be {
+    use super::EmbeddedOptions;
+
+    fn smallest() -> EmbeddedOptions {
+        EmbeddedOptions {
+            memtable_bytes: 1 << 20,
+            cache_bytes: 0,
+            journal_bytes: 64 << 20,
+            commit_bytes: 1,
+            cached_heads: 2,
+            read_threads: 1,
+            compaction_threads: 1,
+            ..EmbeddedOptions::default()
+        }
+    }
+
+    skein_storage::conformance_tests!(super::Embedded(smallest));
+}

@@ -1,5 +1,7 @@
 //! The store in memory passes the suite.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;

@@ -3,7 +3,7 @@
 //! A backend brings a [`Factory`] and calls [`conformance_tests!`](crate::conformance_tests) in a
 //! test file; each behaviour becomes a test of its own:
 //!
-//! ```ignore
+//! ```text
 //! skein_storage::conformance_tests!(MyFactory);
 //! ```
 //! or it awaits [`run_all`]. A behaviour panics when it is not met, and its message says which

@@ -14,6 +14,8 @@ pub(crate) enum Bug {
     AckBeforeWrite,
     /// Writes the rows of a commit one by one.
     SplitBatch,
+    /// Leaves what it writes to the system.
+    NoSync,
     /// Believes every append's idea of the head.
     NoHeadCheck,
 }
@@ -39,7 +41,6 @@ impl Default for Faults {
 }
 
 impl Faults {
-    #[allow(dead_code)]
     pub(crate) fn plant(&self, bug: Bug) {
         *self.bug.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
     }
@@ -74,6 +75,10 @@ impl Faults {
                 engine.commit(vec![write], false)?;
                 std::thread::sleep(Duration::from_micros(300));
             }
+            return Ok(Vec::new());
+        }
+        if self.has(Bug::NoSync) {
+            engine.commit(writes, false)?;
             return Ok(Vec::new());
         }
         Ok(writes)

@@ -5,14 +5,14 @@
 //! FOLDER/db/        fjall's files
 //! FOLDER/db.new/    a database that is being made; renamed to `db` when it is whole
 //! ```
-//! After a run that did not end in good order the journal is first copied. If an fsync had
-//! failed then, the system may hold pages that are not on disk and that it takes for written
-//! (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020); a copy is
-//! written and synced anew, so that what is read from it is on disk for sure.
+//! After a run that did not end in good order the journal is first written over itself. If an
+//! fsync had failed then, the system may hold pages that are not on disk and that it takes for
+//! written (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! Written anew, they reach the disk before anybody is shown what is in them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fjall::config::BlockSizePolicy;
 use fjall::{Database, KeyspaceCreateOptions};
@@ -135,48 +135,44 @@ fn check_engine_format(folder: &Path, place: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Replaces each journal by a synced copy of itself.
+/// Writes and syncs each journal anew.
 fn rewrite_journals(place: &Path) -> Result<(), OpenError> {
-    let mut copied = 0;
+    let mut rewritten = 0;
     for entry in fs::read_dir(place).map_err(failed("read", place))? {
         let path = entry.map_err(failed("read", place))?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
-            copied += rewrite(&path).map_err(failed("copy", &path))?;
+            rewritten += rewrite(&path).map_err(failed("rewrite", &path))?;
         }
     }
-    sync_folder(place).map_err(failed("sync", place))?;
     tracing::warn!(
         folder = %place.display(),
-        journal_bytes = copied,
-        "the last run did not close the store; its journal was read again and rewritten"
+        journal_bytes = rewritten,
+        "the last run did not close the store; its journal was read and written again"
     );
     Ok(())
 }
 
-/// Copies the bytes through this process: the system's own ways of copying may share blocks.
-/// Journals are allocated ahead and mostly holes; holes stay holes. Returns the bytes written.
+/// Writes each byte of a file over itself and syncs it. In place: it takes no space, which may be
+/// just what was wanting, and a crash on the way leaves the same bytes. Journals are allocated
+/// ahead and mostly holes; holes stay holes. Returns how many bytes were written.
 fn rewrite(path: &Path) -> io::Result<u64> {
-    let copy: PathBuf = path.with_extension("jnl-copy");
-    let mut from = File::open(path)?;
-    let mut to = File::create(&copy)?;
+    let mut file = File::options().read(true).write(true).open(path)?;
     let mut chunk = vec![0; 256 * 1024];
-    let (mut len, mut copied) = (0, 0);
+    let (mut position, mut written) = (0, 0);
     loop {
-        let n = from.read(&mut chunk)?;
+        let n = file.read(&mut chunk)?;
         if n == 0 {
             break;
         }
         if chunk[..n].iter().any(|&byte| byte != 0) {
-            to.seek(SeekFrom::Start(len))?;
-            to.write_all(&chunk[..n])?;
-            copied += n as u64;
+            file.seek(SeekFrom::Start(position))?;
+            file.write_all(&chunk[..n])?;
+            written += n as u64;
         }
-        len += n as u64;
+        position += n as u64;
     }
-    to.set_len(len)?;
-    to.sync_all()?;
-    fs::rename(&copy, path)?;
-    Ok(copied)
+    file.sync_all()?;
+    Ok(written)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -193,4 +189,24 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenErro
 
 fn damaged(folder: &Path, reason: impl ToString) -> OpenError {
     OpenError::Damaged { path: folder.into(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rewritten_file_is_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.jnl");
+        let mut bytes = vec![0; 900_000];
+        bytes[5] = 1;
+        bytes[600_000..600_100].fill(7);
+        fs::write(&path, &bytes).unwrap();
+        // Chunks one and three hold something, two and four do not.
+        assert_eq!(rewrite(&path).unwrap(), 2 * 256 * 1024);
+        assert!(fs::read(&path).unwrap() == bytes);
+        fs::write(&path, b"").unwrap();
+        assert_eq!(rewrite(&path).unwrap(), 0);
+    }
 }
