@@ -28,6 +28,8 @@ mod mailbox;
 #[cfg(test)]
 mod pair;
 mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod slot;
 mod stats;
 mod steer;

@@ -154,6 +154,12 @@ impl<M> Inbox<M> {
         self.state.store(AWAKE, Ordering::SeqCst);
     }
 
+    /// Whether no message waits.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.mails).is_empty()
+    }
+
     /// Takes all messages; `into` must be empty and becomes the next queue.
     pub(crate) fn take_mails(&self, into: &mut VecDeque<M>) {
         debug_assert!(into.is_empty());

@@ -205,7 +205,7 @@ impl SendQueue {
     }
 
     /// Takes everything as single datagrams, in order.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn take(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut all = Vec::new();
         for run in &self.runs[self.sent..] {

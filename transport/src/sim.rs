@@ -1,0 +1,127 @@
+//! A shard without socket, thread and clock: datagrams, mail and the time go in, datagrams and the
+//! next deadline come out. For simulations of whole systems; behind the feature `sim`.
+//!
+//! It is the real shard up to the system calls. Connection ids and keys stay random, so the bytes
+//! of a datagram differ from run to run while what is said with them does not.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+
+use crate::{
+    Driver, EngineConfig, Io, Mailbox, ShardStats, StartError,
+    core::{Core, CoreConfig, Datagram},
+    engine::{client_config, endpoint_config, server_config},
+    mailbox::Inbox,
+    steer,
+};
+
+/// The shard of `shards` that a datagram belongs to, as the kernel steers it.
+pub fn shard_of(datagram: &[u8], shards: usize) -> usize {
+    steer::shard_of(datagram, shards)
+}
+
+/// The way into a shard that does not exist yet.
+pub struct Seat<M> {
+    inbox: Arc<Inbox<M>>,
+}
+
+impl<M: Send + 'static> Seat<M> {
+    /// Makes room for a shard whose mailbox holds `capacity` messages.
+    pub fn new(capacity: usize) -> Self {
+        Self { inbox: Inbox::new(capacity, None, Arc::default()) }
+    }
+
+    /// A way for others to send to the shard.
+    pub fn mailbox(&self) -> Mailbox<M> {
+        Mailbox::new(self.inbox.clone())
+    }
+}
+
+/// A shard that is turned by hand.
+pub struct SimShard<D: Driver> {
+    core: Core,
+    driver: D,
+    inbox: Arc<Inbox<D::Mail>>,
+}
+
+impl<D: Driver> SimShard<D> {
+    /// The shard number `shard` of an engine with this configuration.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] if the TLS configuration does not do for QUIC.
+    pub fn new(
+        config: &EngineConfig,
+        shard: usize,
+        seat: Seat<D::Mail>,
+        driver: D,
+        now: Instant,
+    ) -> Result<Self, StartError> {
+        let transport = config.quic.transport_config();
+        let core = CoreConfig {
+            shard,
+            endpoint: endpoint_config(config, shard),
+            server: server_config(config, &transport)?,
+            client: client_config(config, &transport),
+            limits: config.limits.clone(),
+            validation: config.validation,
+            allow_mtud: true,
+            map_v4: false,
+            counters: seat.inbox.counters.clone(),
+        };
+        Ok(Self { core: Core::new(core, now), driver, inbox: seat.inbox })
+    }
+
+    /// One turn of the shard's loop. Takes what arrived as (sender, bytes) and returns what is
+    /// sent as (receiver, bytes).
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        received: impl IntoIterator<Item = (SocketAddr, Vec<u8>)>,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        let Self { core, driver, inbox } = self;
+        core.begin_turn(now);
+        for (remote, data) in received {
+            let data = BytesMut::from(&data[..]);
+            core.handle_datagram(Datagram { remote, local_ip: None, ecn: None, data });
+        }
+        core.fire_timers(driver);
+        let mut mails = VecDeque::new();
+        inbox.take_mails(&mut mails);
+        for mail in mails {
+            driver.on_mail(&mut Io::new(core), mail);
+        }
+        if driver.next_tick().is_some_and(|at| at <= core.now) {
+            driver.on_tick(&mut Io::new(core));
+        }
+        core.dispatch(driver);
+        driver.on_turn_end(&mut Io::new(core));
+        core.dispatch(driver);
+        let mut out = Vec::new();
+        core.transmit(|queue| out.extend(queue.take()));
+        out
+    }
+
+    /// When the next turn is due although nothing arrives; a time that has passed: at once.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.inbox.is_empty() {
+            return Some(self.core.now);
+        }
+        [self.core.next_deadline(), self.driver.next_tick()].into_iter().flatten().min()
+    }
+
+    /// Lets the driver do something of its own accord; a turn must follow.
+    pub fn act<T>(&mut self, action: impl FnOnce(&mut D, &mut Io<'_>) -> T) -> T {
+        action(&mut self.driver, &mut Io::new(&mut self.core))
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> ShardStats {
+        self.core.counters().read()
+    }
+}
