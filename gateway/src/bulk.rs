@@ -78,23 +78,35 @@ impl Job {
 
     async fn heads_page(&mut self, hub: &Hub) -> Result<(Kind, bool), StoreError> {
         let limit = limits::HEADS_PER_PAGE;
-        let (ids, is_end) = match &mut self.work {
-            Work::Heads(ids) => {
-                let page: Vec<_> = ids.by_ref().take(limit).collect();
-                (page, ids.len() == 0)
-            }
+        let ids = match &mut self.work {
+            Work::Heads(ids) => ids.as_slice().iter().copied().take(limit).collect(),
             Work::AllHeads(after) => {
-                let page = hub.store.conversations(self.user.clone(), *after, limit).await?;
-                *after = page.last().copied().or(*after);
-                let is_end = page.len() < limit;
-                (page, is_end)
+                hub.store.conversations(self.user.clone(), *after, limit).await?
             }
-            Work::Pull { .. } => (Vec::new(), true),
+            Work::Pull { .. } => Vec::new(),
         };
         let mut heads = Vec::with_capacity(ids.len());
-        for id in ids {
-            heads.extend(head_of(hub, &self.user, id).await?);
+        let mut room = Room::in_page(hub);
+        let mut taken = 0;
+        for &id in &ids {
+            let head = head_of(hub, &self.user, id).await?;
+            if head.as_ref().is_some_and(|head| !room.take(head)) {
+                break;
+            }
+            heads.extend(head);
+            taken += 1;
         }
+        let is_end = match &mut self.work {
+            Work::Heads(left) => {
+                left.by_ref().take(taken).for_each(drop);
+                left.len() == 0
+            }
+            Work::AllHeads(after) => {
+                *after = ids.get(taken.saturating_sub(1)).copied().or(*after);
+                taken == ids.len() && ids.len() < limit
+            }
+            Work::Pull { .. } => true,
+        };
         Ok((Kind::HeadsPage(wire::HeadsPage { heads, is_end }), is_end))
     }
 
@@ -175,27 +187,41 @@ async fn read_range(
 
 /// As many of the records as a frame can carry.
 fn fitting(hub: &Hub, conversation: ConversationId, records: &[Record]) -> Vec<wire::Message> {
-    use prost::Message;
-    let room = hub.rules.limits.max_frame_bytes as usize - ROOM_BESIDE_MESSAGES;
-    let mut used = 0;
-    let mut messages = Vec::with_capacity(records.len());
-    for record in records {
-        let message = wire_message(conversation, record);
-        used += message.encoded_len() + TAG_AND_LENGTH;
-        // One message always fits: the limits leave room for its envelope.
-        if used > room && !messages.is_empty() {
-            break;
-        }
-        messages.push(message);
-    }
-    messages
+    let mut room = Room::in_page(hub);
+    let messages = records.iter().map(|record| wire_message(conversation, record));
+    messages.take_while(|message| room.take(message)).collect()
 }
 
-/// Bytes of a page beside its messages: range, conversation, head and flags.
-const ROOM_BESIDE_MESSAGES: usize = 128;
+/// What a page may still carry.
+struct Room {
+    bytes: usize,
+    is_empty: bool,
+}
 
-/// Bytes around each message in a page: one of tag and up to four of length.
-const TAG_AND_LENGTH: usize = 5;
+impl Room {
+    /// Bytes of a page beside its entries: range, conversation, head and flags.
+    const BESIDE_ENTRIES: usize = 128;
+
+    /// Bytes around each entry: one of tag and up to four of length.
+    const TAG_AND_LENGTH: usize = 5;
+
+    fn in_page(hub: &Hub) -> Self {
+        let bytes = hub.rules.limits.max_frame_bytes as usize - Self::BESIDE_ENTRIES;
+        Self { bytes, is_empty: true }
+    }
+
+    /// Whether one more entry fits. The first always does: the limits leave room for the
+    /// envelope of one message, and a head is smaller.
+    fn take(&mut self, entry: &impl prost::Message) -> bool {
+        let size = entry.encoded_len() + Self::TAG_AND_LENGTH;
+        if size > self.bytes && !self.is_empty {
+            return false;
+        }
+        self.is_empty = false;
+        self.bytes = self.bytes.saturating_sub(size);
+        true
+    }
+}
 
 async fn members_of(
     hub: &Hub,

@@ -229,17 +229,18 @@ impl Gateway {
             }
             (named, proven) => named.or(proven).ok_or_else(|| Close::new(Code::DeviceMismatch))?,
         };
-        let number = hub.admit().ok_or_else(|| Close::new(Code::TooManySessions))?;
-        match hub.registry.enter(&identity.user, &device, session.conn) {
-            Entered::New => {}
+        let number = match hub.registry.enter(&identity.user, &device, session.conn) {
+            Entered::New => hub.admit().ok_or_else(|| {
+                hub.registry.leave(&identity.user, session.conn);
+                Close::new(Code::TooManySessions)
+            })?,
+            // It takes the place of a session that leaves, so a full gateway takes it too.
             Entered::Replaced(older) => {
                 hub.post(older, Mail::Close(older, Close::new(Code::Replaced)));
+                hub.admit_replacement()
             }
-            Entered::TooMany => {
-                hub.dismiss();
-                return Err(Close::new(Code::TooManyDevices));
-            }
-        }
+            Entered::TooMany => return Err(Close::new(Code::TooManyDevices)),
+        };
         tracing::debug!(
             conn = %session.conn, session = number, user = %identity.user, device = %device,
             platform = ?hello.platform, "logged in"

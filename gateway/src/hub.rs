@@ -175,7 +175,17 @@ impl Hub {
         let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             (count < max).then_some(count + 1)
         });
-        admitted.ok().map(|_| self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
+        admitted.ok().map(|_| self.next_session())
+    }
+
+    /// Counts a session in that takes the place of another, which is still counted.
+    pub(crate) fn admit_replacement(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.next_session()
+    }
+
+    fn next_session(&self) -> u64 {
+        self.last_session.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Counts a session out.

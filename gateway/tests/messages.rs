@@ -148,6 +148,44 @@ async fn long_history_comes_in_pages_that_fit_into_frames() {
 }
 
 #[tokio::test]
+async fn heads_come_in_pages_that_fit_into_small_frames() {
+    let data = tempfile::tempdir().unwrap();
+    let options = Options::default()
+        .env("SKEIN_LIMITS__MAX_FRAME_BYTES", "4KiB")
+        .env("SKEIN_LIMITS__MAX_PAYLOAD_BYTES", "1KiB");
+    let gateway = Gateway::start(data.path(), &options);
+    let mut alice = login(&gateway, "alice", "phone").await;
+    let count = 100;
+    for n in 0..count {
+        alice.message(&format!("{n:0>60}"), &format!("m{n}"), "hi").await;
+        alice.ack().await;
+    }
+    let mut listed = std::collections::BTreeSet::new();
+    let pages = alice.ask(client_frame::Kind::HeadsRequest(wire::HeadsRequest::default())).await;
+    for page in &pages {
+        let server_frame::Kind::HeadsPage(page) = page else { panic!("{page:?}") };
+        assert!(prost::Message::encoded_len(page) <= 4096);
+        listed.extend(page.heads.iter().map(|head| head.conversation.clone()));
+    }
+    assert_eq!(listed.len(), count);
+    assert!(pages.len() > 2);
+}
+
+#[tokio::test]
+async fn a_device_may_reconnect_to_a_full_gateway() {
+    let data = tempfile::tempdir().unwrap();
+    let gateway =
+        Gateway::start(data.path(), &Options::default().env("SKEIN_LIMITS__MAX_SESSIONS", 1));
+    let _older = login(&gateway, "alice", "phone").await;
+    let mut newer = login(&gateway, "alice", "phone").await;
+    let mut refused = Raw::connect(gateway.address, data.path()).await;
+    refused.hello(&gateway.token("bob"), "phone").await;
+    assert_eq!(refused.closed().await, u64::from(Code::TooManySessions.number()));
+    newer.message("bob", "m1", "hi").await;
+    newer.ack().await;
+}
+
+#[tokio::test]
 async fn a_device_that_connects_again_replaces_its_older_connection() {
     let data = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(data.path(), &Options::default());
