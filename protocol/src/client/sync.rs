@@ -76,6 +76,8 @@ pub(super) struct Sync {
     streams: BTreeMap<BulkId, Stream>,
     next_id: BulkId,
     heads: Heads,
+    /// They were asked for again while they came: the answer may be older than the question.
+    heads_again: bool,
     heads_failed: u32,
     pulling: BTreeSet<ConversationId>,
     /// Conversations whose last pull brought nothing: when to try again (`None`: now), and how
@@ -92,6 +94,7 @@ impl Sync {
     /// A new session: ask for the heads again.
     pub(super) fn begin_session(&mut self) {
         self.heads = Heads::Wanted;
+        self.heads_again = false;
         self.heads_failed = 0;
         self.waiting.clear();
     }
@@ -109,8 +112,10 @@ impl Sync {
     }
 
     pub(super) fn want_heads(&mut self) {
-        if self.heads == Heads::Done {
-            self.heads = Heads::Wanted;
+        match self.heads {
+            Heads::Done => self.heads = Heads::Wanted,
+            Heads::Running => self.heads_again = true,
+            Heads::Wanted | Heads::Waiting(_) => {}
         }
     }
 
@@ -232,14 +237,18 @@ impl Sync {
 
     /// The heads are complete.
     pub(super) fn heads_done(&mut self) {
-        self.heads = Heads::Done;
         self.heads_failed = 0;
+        self.heads = match std::mem::take(&mut self.heads_again) {
+            true => Heads::Wanted,
+            false => Heads::Done,
+        };
     }
 
     /// The heads did not come; ask again, not sooner than `at_least` from now.
     pub(super) fn heads_failed(&mut self, now: Instant, at_least: Duration) {
         let wait = backoff(RETRY_BASE, self.heads_failed, RETRY_CAP).max(at_least);
         self.heads_failed = self.heads_failed.saturating_add(1);
+        self.heads_again = false;
         self.heads = Heads::Waiting(now + wait);
     }
 
