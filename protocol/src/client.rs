@@ -42,7 +42,7 @@ use crate::codes::Retry;
 use crate::frame::{Decoder, FrameError};
 use crate::limits::{
     DEFAULT_MAX_BULK_STREAMS, DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES,
-    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_UNACKED_SENDS, MAX_TOKEN_BYTES,
+    DEFAULT_MAX_UNACKED_SENDS, MAX_TOKEN_BYTES,
 };
 use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId};
 use heartbeat::Heartbeat;
@@ -126,7 +126,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             frame_bytes: DEFAULT_MAX_FRAME_BYTES,
-            payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
+            // Unknown before Welcome; what is too long then is refused when it is its turn.
+            payload_bytes: MAX_FRAME_BYTES,
             unacked_sends: DEFAULT_MAX_UNACKED_SENDS as usize,
             bulk_streams: DEFAULT_MAX_BULK_STREAMS as usize,
             entries: DEFAULT_MAX_ENTRIES as usize,
@@ -296,16 +297,25 @@ impl Client {
         self.outbox.len()
     }
 
+    /// Bytes of payload of the sends that wait for their acknowledgement.
+    pub fn unacked_bytes(&self) -> usize {
+        self.outbox.bytes()
+    }
+
+    /// The conversation that a target means; `None` while it is not known who we are.
+    pub fn conversation(&self, target: &Target) -> Option<ConversationId> {
+        match target {
+            Target::Conversation(id) => Some(*id),
+            Target::User(other) => {
+                self.user.as_ref().map(|user| ConversationId::one_to_one(user, other))
+            }
+        }
+    }
+
     /// The conversation's head as far as it is known; a message that is sent later cannot have a
     /// number at or below it. Keep it with a message as [`Origin::MaybeSent`].
     pub fn known_head(&self, target: &Target) -> Seq {
-        match (target, &self.user) {
-            (Target::Conversation(id), _) => self.inbox.head(*id),
-            (Target::User(other), Some(user)) => {
-                self.inbox.head(ConversationId::one_to_one(user, other))
-            }
-            (Target::User(_), None) => 0,
-        }
+        self.conversation(target).map_or(0, |id| self.inbox.head(id))
     }
 
     /// Up to where the conversation has been given out without a gap.

@@ -68,7 +68,7 @@ impl Heartbeat {
     }
 
     pub(super) fn advise(&mut self, interval: Duration, round_trip: Duration) {
-        self.advised = if interval.is_zero() { DEFAULT_HEARTBEAT_INTERVAL } else { interval };
+        self.advised = interval;
         self.round_trip.get_or_insert(round_trip);
     }
 

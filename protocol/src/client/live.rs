@@ -10,8 +10,9 @@ use super::{Bye, Client, Limits, MAX_FRAME_BYTES, MAX_RETRY_AFTER, State, outbox
 use crate::codes::Retry;
 use crate::frame;
 use crate::limits::{
-    DEFAULT_MAX_BULK_STREAMS, DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES,
-    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_UNACKED_SENDS, MAX_PLATFORM_BYTES,
+    DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_MAX_BULK_STREAMS, DEFAULT_MAX_ENTRIES,
+    DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_UNACKED_SENDS,
+    MAX_PLATFORM_BYTES,
 };
 use crate::wire::{self, client_frame, server_frame};
 use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId, VERSION};
@@ -223,6 +224,8 @@ impl Client {
         }
         self.state = State::Live;
         let interval = Duration::from_millis(welcome.heartbeat_interval_ms.into());
+        let interval = if interval.is_zero() { DEFAULT_HEARTBEAT_INTERVAL } else { interval };
+        let interval = self.config.max_heartbeat.map_or(interval, |most| interval.min(most));
         self.heartbeat.advise(interval, now.saturating_duration_since(since));
         self.limits = limits(welcome.limits.unwrap_or_default());
         self.token.clock = Some((welcome.server_time_ms, now));

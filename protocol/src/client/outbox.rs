@@ -116,7 +116,7 @@ impl Outbox {
             return Err(SendError::DuplicateId(message.id.clone()));
         }
         if self.entries.len() >= config.max_outbox_entries
-            || self.bytes + len > config.max_outbox_bytes
+            || self.bytes.saturating_add(len) > config.max_outbox_bytes
         {
             return Err(SendError::Full { entries: self.entries.len() });
         }
@@ -125,6 +125,10 @@ impl Outbox {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn under_way(&self) -> usize {

@@ -29,6 +29,9 @@ pub struct Config {
     /// A send that is not answered in this time is sent again on the same connection; doubled for
     /// each further try. Long against a slow fsync, short against a person's patience.
     pub answer_timeout: Duration,
+    /// Say something at least this often, even if the gateway advises a longer interval. `None`
+    /// goes by its advice.
+    pub max_heartbeat: Option<Duration>,
     /// A ping that is not answered in this time, or in four round trips if that is longer, means
     /// that the connection is dead.
     pub ping_timeout: Duration,
@@ -66,6 +69,7 @@ impl Default for Config {
             start: Start::Delivered,
             ack_delay: Duration::from_millis(20),
             answer_timeout: Duration::from_secs(10),
+            max_heartbeat: None,
             ping_timeout: Duration::from_secs(5),
             welcome_timeout: Duration::from_secs(10),
             max_outbox_entries: 10_000,
