@@ -4,7 +4,7 @@
 //! submit, begin, advance --> channel --> writer: check heads, one batch, one fsync --> answers
 //! extent, read, cursors, ... --> queue --> read threads: a snapshot of what is durable
 //! ```
-//! `options` what can be set, `recovery` opening and making, `lock` one process only, `writer` and
+//! `options` what can be set, `recovery` and `mend` opening and making, `lock` one process only, `writer` and
 //! `round` a commit, `engine` fjall itself, `keys` and `row` what is on disk, `heads` the cache of
 //! heads, `reads` the read threads, `space` the reserve of free space, `watchdog` and `stats` what
 //! an operator sees.
@@ -15,6 +15,7 @@ mod faults;
 mod heads;
 mod keys;
 mod lock;
+mod mend;
 mod options;
 mod reads;
 mod recovery;

@@ -1,9 +1,10 @@
 //! From a folder to an open engine: made at the first start, checked at each later one.
 //!
 //! ```text
-//! FOLDER/lock       see `lock`
-//! FOLDER/db/        fjall's files
-//! FOLDER/db.new/    a database that is being made; renamed to `db` when it is whole
+//! FOLDER/lock         see `lock`
+//! FOLDER/db/          fjall's files
+//! FOLDER/db.scratch/  only while a journal is mended, see `mend`
+//! FOLDER/db.new/      a database that is being made; renamed to `db` when it is whole
 //! ```
 //! After a run that did not end in good order the journal is first written over itself. If an
 //! fsync had failed then, the system may hold pages that are not on disk and that it takes for
@@ -19,7 +20,7 @@ use fjall::{Database, KeyspaceCreateOptions};
 
 use super::engine::{Engine, Table, Write as Row};
 use super::options::{EmbeddedOptions, OpenError};
-use super::{keys, row};
+use super::{keys, mend, row};
 
 /// Version of keys and rows that this program writes. Raise it together with a migration.
 pub(super) const SCHEMA: u32 = 1;
@@ -42,7 +43,15 @@ pub(super) fn open(
     } else {
         create(folder, &place, options)?;
     }
-    let engine = open_engine(folder, &place, options)?;
+    let engine = match open_engine(&place, options) {
+        Err(fjall::Error::JournalRecovery(_)) if after_crash => {
+            mend::cut_torn_end(&place, &folder.join("db.scratch"))
+                .map_err(failed("mend the journal in", &place))?;
+            open_engine(&place, options)
+        }
+        other => other,
+    };
+    let engine = engine.map_err(|error| explain(folder, &place, error))?;
     let meta = engine
         .meta()
         .map_err(|source| OpenError::Store { path: folder.into(), source })?
@@ -64,7 +73,7 @@ fn create(folder: &Path, place: &Path, options: &EmbeddedOptions) -> Result<(), 
     if unfinished.try_exists().map_err(failed("look at", &unfinished))? {
         fs::remove_dir_all(&unfinished).map_err(failed("remove", &unfinished))?;
     }
-    let engine = open_engine(folder, &unfinished, options)?;
+    let engine = open_engine(&unfinished, options).map_err(|e| explain(folder, &unfinished, e))?;
     let meta = row::MetaRow { schema: SCHEMA, epoch: rand::random() };
     let row = Row { table: Table::Side, key: keys::META.to_vec(), value: row::encode_meta(&meta) };
     engine.commit(vec![row], true).map_err(|e| damaged(folder, e))?;
@@ -74,43 +83,36 @@ fn create(folder: &Path, place: &Path, options: &EmbeddedOptions) -> Result<(), 
     sync_folder(folder).map_err(failed("sync", folder))
 }
 
-#[allow(clippy::result_large_err)]
-fn open_engine(
-    folder: &Path,
-    place: &Path,
-    options: &EmbeddedOptions,
-) -> Result<Engine, OpenError> {
-    let error = |error: fjall::Error| match error {
-        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
-            failed("open", place)(source)
-        }
-        fjall::Error::Locked => OpenError::InUse { path: folder.into(), pid: None },
-        other => damaged(folder, other),
-    };
+fn open_engine(place: &Path, options: &EmbeddedOptions) -> Result<Engine, fjall::Error> {
     let db = Database::builder(place)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes)
         .worker_threads(options.compaction_threads)
         // Each batch says itself how durable it is.
         .manual_journal_persist(true)
-        .open()
-        .map_err(error)?;
+        .open()?;
     // Values stay in the tree (no key-value separation): a message is small, and the files that
     // separation adds have a garbage collection of their own to go wrong.
-    let log = db
-        .keyspace("log", || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(options.memtable_bytes)
-                // A page of history is read in order: larger blocks, fewer of them.
-                .data_block_size_policy(BlockSizePolicy::all(8 * 1024))
-        })
-        .map_err(error)?;
-    let side = db
-        .keyspace("side", || {
-            KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes.min(8 << 20))
-        })
-        .map_err(error)?;
+    let log = db.keyspace("log", || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(options.memtable_bytes)
+            // A page of history is read in order: larger blocks, fewer of them.
+            .data_block_size_policy(BlockSizePolicy::all(8 * 1024))
+    })?;
+    let side = db.keyspace("side", || {
+        KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes.min(8 << 20))
+    })?;
     Ok(Engine::new(db, log, side))
+}
+
+fn explain(folder: &Path, place: &Path, error: fjall::Error) -> OpenError {
+    match error {
+        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
+            failed("open", place)(source)
+        }
+        fjall::Error::Locked => OpenError::InUse { path: folder.into(), pid: None },
+        other => damaged(folder, other),
+    }
 }
 
 /// fjall writes its version into a file; one that this program does not know is named.

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use skein_protocol::ConversationId;
 
 use super::support::*;
+use crate::Append;
+use crate::embedded::{EmbeddedStore, OpenError};
 
 const APPENDS: u64 = 30;
 
@@ -66,4 +69,60 @@ fn a_cut_journal_gives_a_beginning_and_can_be_written_on() {
         assert_eq!(beginning(folder.path()), there + 1);
     }
     assert!(before < APPENDS / 2, "the cuts went deep enough to show something");
+}
+
+/// An append with one payload of many pages that do not compress.
+fn large(c: ConversationId) -> Append {
+    let mut append = append(c, 1, 1, "large");
+    let mut random = StdRng::seed_from_u64(9);
+    append.records[0].payload = (0..63_000).map(|_| random.random::<u8>()).collect();
+    append
+}
+
+/// Marks the store as one that was not closed.
+fn as_after_a_crash(folder: &Path) {
+    fs::write(folder.join("lock"), "1\n").unwrap();
+}
+
+/// A page of the commit under way is missing although later ones are there.
+#[test]
+fn a_last_commit_with_a_hole_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = written(folder.path());
+    let before = fs::read(&journal).unwrap().len();
+    let c = conversation(9);
+    let store = open(folder.path());
+    assert_eq!(append_now(&store, large(c)), Ok(()));
+    drop(store);
+    let mut bytes = fs::read(&journal).unwrap();
+    let page = (before / 4096 + 3) * 4096;
+    bytes[page..page + 4096].fill(0);
+    bytes.resize(bytes.len() + 100_000, 0);
+    fs::write(&journal, &bytes).unwrap();
+    as_after_a_crash(folder.path());
+    assert_eq!(beginning(folder.path()), APPENDS);
+    let store = open(folder.path());
+    assert_eq!(head(&store, c), 0);
+    assert_eq!(append_now(&store, large(c)), Ok(()));
+    assert!(!folder.path().join("db.scratch").exists());
+}
+
+/// The same hole with an acknowledged commit behind it is damage, not a crash.
+#[test]
+fn a_hole_further_in_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = written(folder.path());
+    let before = fs::read(&journal).unwrap().len();
+    let store = open(folder.path());
+    assert_eq!(append_now(&store, large(conversation(9))), Ok(()));
+    assert_eq!(append_now(&store, append(conversation(9), 2, 1, "behind")), Ok(()));
+    drop(store);
+    let mut bytes = fs::read(&journal).unwrap();
+    let page = (before / 4096 + 3) * 4096;
+    bytes[page..page + 4096].fill(0);
+    fs::write(&journal, &bytes).unwrap();
+    as_after_a_crash(folder.path());
+    let Err(error) = EmbeddedStore::open(folder.path(), options()) else { panic!("opened") };
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert_eq!(fs::read(&journal).unwrap().len(), bytes.len(), "nothing was cut");
 }
