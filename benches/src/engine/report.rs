@@ -1,0 +1,45 @@
+//! The figures, for people and for programs.
+
+use serde_json::{Value, json};
+
+use crate::Figures;
+
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) skein: Option<Figures>,
+    pub(crate) quinn: Option<Figures>,
+}
+
+impl Report {
+    pub(crate) fn print_json(&self) {
+        let pair = |of: fn(&Figures) -> f64| -> Value {
+            let round = |figures: &Option<Figures>| figures.as_ref().map(|f| of(f).round());
+            json!({ "skein": round(&self.skein), "quinn": round(&self.quinn) })
+        };
+        println!(
+            "{}",
+            json!({
+                "idle_bytes_per_connection": pair(|f| f.idle_bytes),
+                "connects_per_second": pair(|f| f.connects),
+                "echoes_per_second": pair(|f| f.echoes),
+            })
+        );
+    }
+
+    pub(crate) fn print_table(&self) {
+        println!("{:<28} {:>12} {:>12} {:>9}", "", "skein", "quinn", "ratio");
+        self.row("bytes per idle connection", |f| f.idle_bytes);
+        self.row("connections per second", |f| f.connects);
+        self.row("echoes per second", |f| f.echoes);
+    }
+
+    fn row(&self, name: &str, of: fn(&Figures) -> f64) {
+        let text = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.0}"));
+        let (skein, quinn) = (self.skein.as_ref().map(of), self.quinn.as_ref().map(of));
+        let ratio = match (skein, quinn) {
+            (Some(skein), Some(quinn)) if quinn > 0.0 => format!("{:.2}x", skein / quinn),
+            _ => "-".into(),
+        };
+        println!("{name:<28} {:>12} {:>12} {ratio:>9}", text(skein), text(quinn));
+    }
+}
