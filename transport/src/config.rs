@@ -138,9 +138,9 @@ pub struct QuicConfig {
     /// Bytes QUIC takes for sending before they are acknowledged.
     pub send_window: u32,
     /// Bidirectional streams the peer may have open. Each permitted one costs a table entry at
-    /// once, so this is small.
+    /// once, so this is small; 3 fit into the smallest table, a fourth costs 170 bytes.
     pub max_bidi_streams: u32,
-    /// Unidirectional streams the peer may have open.
+    /// Unidirectional streams the peer may have open; chat has no use for them.
     pub max_uni_streams: u32,
     /// Datagram size to begin with, bytes, 1200 or more.
     pub initial_mtu: u16,
@@ -159,8 +159,8 @@ impl Default for QuicConfig {
             stream_window: 64 << 10,
             connection_window: 128 << 10,
             send_window: 64 << 10,
-            max_bidi_streams: 4,
-            max_uni_streams: 2,
+            max_bidi_streams: 3,
+            max_uni_streams: 0,
             initial_mtu: 1200,
             mtu_discovery: false,
             initial_rtt: Duration::from_millis(333),

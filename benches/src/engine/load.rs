@@ -69,8 +69,8 @@ impl Load {
         self.wait_done()
     }
 
-    /// Echoes a second over all connections.
-    pub(crate) fn echo(&self, warm_up: Duration, measured: Duration) -> io::Result<f64> {
+    /// Echoes a second over all connections, and how many there were with the warm-up.
+    pub(crate) fn echo(&self, warm_up: Duration, measured: Duration) -> io::Result<(f64, u64)> {
         self.touch_all()?;
         self.order(Order::Echo)?;
         std::thread::sleep(warm_up);
@@ -78,7 +78,7 @@ impl Load {
         std::thread::sleep(measured);
         let (elapsed, after) = (begun.elapsed(), self.echoes(Order::Pause)?);
         std::thread::sleep(Duration::from_millis(200));
-        Ok((after - before) as f64 / elapsed.as_secs_f64())
+        Ok(((after - before) as f64 / elapsed.as_secs_f64(), after))
     }
 
     fn echoes(&self, order: Order) -> io::Result<u64> {

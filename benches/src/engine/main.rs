@@ -91,6 +91,9 @@ pub(crate) struct Figures {
     idle_bytes: f64,
     connects: f64,
     echoes: f64,
+    /// Processor time of the server.
+    cpu_per_connect: f64,
+    cpu_per_echo: f64,
 }
 
 fn main() -> ExitCode {
@@ -134,13 +137,19 @@ fn measure_one(kind: Kind, plan: &Plan, args: &Args) -> io::Result<Figures> {
 
     // A few first, so that what both sides set up once is not counted.
     load.connect(plan.echoing)?;
-    let echoes = load.echo(plan.warm_up, plan.echo_for)?;
+    let before = server.cpu()?;
+    let (echoes, count) = load.echo(plan.warm_up, plan.echo_for)?;
+    let cpu_per_echo = (server.cpu()? - before).as_secs_f64() / count as f64;
 
+    let mut cpu = server.cpu()?;
     let begun = load.connect(plan.idle[0] - plan.echoing)?;
+    let mut connecting = server.cpu()? - cpu;
     load.touch_all()?;
     std::thread::sleep(plan.settle);
     let low = server.resident()?;
+    cpu = server.cpu()?;
     let ramp = load.connect(plan.idle[1] - plan.idle[0])?;
+    connecting += server.cpu()? - cpu;
     load.touch_all()?;
     std::thread::sleep(plan.settle);
     let high = server.resident()?;
@@ -150,5 +159,7 @@ fn measure_one(kind: Kind, plan: &Plan, args: &Args) -> io::Result<Figures> {
         idle_bytes: (high.saturating_sub(low)) as f64 / (plan.idle[1] - plan.idle[0]) as f64,
         connects: made / (begun + ramp).as_secs_f64(),
         echoes,
+        cpu_per_connect: connecting.as_secs_f64() / made,
+        cpu_per_echo,
     })
 }

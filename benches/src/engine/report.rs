@@ -27,10 +27,12 @@ impl Report {
     }
 
     pub(crate) fn print_table(&self) {
-        println!("{:<28} {:>12} {:>12} {:>9}", "", "skein", "quinn", "ratio");
+        println!("{:<30} {:>12} {:>12} {:>9}", "", "skein", "quinn", "ratio");
         self.row("bytes per idle connection", |f| f.idle_bytes);
         self.row("connections per second", |f| f.connects);
         self.row("echoes per second", |f| f.echoes);
+        self.row("server CPU us per connection", |f| f.cpu_per_connect * 1e6);
+        self.row("server CPU ns per echo", |f| f.cpu_per_echo * 1e9);
     }
 
     fn row(&self, name: &str, of: fn(&Figures) -> f64) {
@@ -40,6 +42,6 @@ impl Report {
             (Some(skein), Some(quinn)) if quinn > 0.0 => format!("{:.2}x", skein / quinn),
             _ => "-".into(),
         };
-        println!("{name:<28} {:>12} {:>12} {ratio:>9}", text(skein), text(quinn));
+        println!("{name:<30} {:>12} {:>12} {ratio:>9}", text(skein), text(quinn));
     }
 }

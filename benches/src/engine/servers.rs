@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     process::{self, Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use skein_transport::{
@@ -171,6 +172,19 @@ impl Child {
             .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
             .map(|kib| kib * 1024)
             .ok_or_else(|| io::Error::other("no VmRSS in /proc (Linux is needed)"))
+    }
+
+    /// Processor time that the process has used.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // utime and stime, the 14th and 15th field (proc(5)), in ticks of 1/100 s; the 2nd is a
+        // name in brackets.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+        let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());
+        match (ticks(), ticks()) {
+            (Some(user), Some(system)) => Ok(Duration::from_millis((user + system) * 10)),
+            _ => Err(io::Error::other("/proc/PID/stat is not as expected")),
+        }
     }
 }
 
