@@ -65,7 +65,7 @@ impl<D: Driver> Shard<D> {
 
             self.core.begin_turn(Instant::now());
             for _ in 0..BATCHES_A_TURN {
-                readable = readable && self.receive()?;
+                readable = readable && self.receive();
             }
             self.inbox.take_handed_over(&mut handed);
             handed.drain(..).for_each(|datagram| self.core.handle_datagram(datagram));
@@ -111,7 +111,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// One batch. `true`: there may be more.
-    fn receive(&mut self) -> io::Result<bool> {
+    fn receive(&mut self) -> bool {
         let Self { core, socket, group, .. } = self;
         let counters = core_counters(core);
         socket.receive(&counters, |datagram| take_in(core, group, datagram))

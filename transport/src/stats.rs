@@ -84,6 +84,8 @@ counters! {
     sends,
     /// Datagrams that the socket refused for good (no route, too long).
     send_errors,
+    /// Receive calls that failed.
+    receive_errors,
     /// Times the socket's send buffer was full.
     send_blocked,
     /// Datagrams that came for another shard and were handed to it.
