@@ -37,6 +37,14 @@ fn nothing_acknowledged_is_lost_by_kills() {
     assert!(acked > 50, "only {acked} appends were acknowledged: this shows nothing");
 }
 
+/// The same with so many bytes that files are flushed, merged and let go of all the while, the
+/// journal's too when there are more rounds than in an ordinary run.
+#[test]
+fn nothing_is_lost_while_files_come_and_go() {
+    let rounds = std::env::var("SKEIN_KILL_ROUNDS").ok().and_then(|n| n.parse().ok());
+    torture("large", rounds.unwrap_or(4)).unwrap();
+}
+
 #[test]
 fn planted_bugs_are_seen() {
     for (name, _) in BUGS {
@@ -54,6 +62,8 @@ fn torture(bug: &str, rounds: u64) -> Result<usize, String> {
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let mut acked = Acked::default();
+    let mut last_journal = String::new();
+    let longest = if bug == "large" { 600_000 } else { 60_000 };
     for round in 0..rounds {
         let mut child = spawn(folder.path(), bug, round, random.random());
         let lines = listen(&mut child);
@@ -62,7 +72,7 @@ fn torture(bug: &str, rounds: u64) -> Result<usize, String> {
             std::thread::sleep(Duration::from_millis(random.random_range(0..40)));
         } else {
             acked.hear(&lines, Some(Duration::from_secs(60)));
-            std::thread::sleep(Duration::from_micros(random.random_range(0..60_000)));
+            std::thread::sleep(Duration::from_micros(random.random_range(0..longest)));
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -70,9 +80,13 @@ fn torture(bug: &str, rounds: u64) -> Result<usize, String> {
         let store = EmbeddedStore::open(folder.path(), child_options()).unwrap();
         let checked = acked.check(&store);
         // Whether the next child finds a store that was closed is left to chance.
+        let journals = std::fs::read_dir(folder.path().join("db")).unwrap().flatten();
+        let names = journals.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        last_journal = names.filter(|name| name.ends_with(".jnl")).max().unwrap_or_default();
         drop(store);
         checked.map_err(|what| format!("{what}; round {round}, SKEIN_KILL_SEED={seed}"))?;
     }
+    println!("bug {bug}: {} appends acknowledged, journal {last_journal}", acked.appends.len());
     Ok(acked.appends.len())
 }
 
@@ -189,8 +203,9 @@ fn child() {
     let seed: u64 = seed.parse().unwrap();
     let writers: Vec<_> = (0..3)
         .map(|writer| {
-            let (store, round) = (store.clone(), round.to_string());
-            std::thread::spawn(move || write(&store, &format!("{round}-{writer}"), seed + writer))
+            let large = if bug == "large" { LARGE.to_string() } else { String::new() };
+            let (store, name) = (store.clone(), format!("{large}{round}-{writer}"));
+            std::thread::spawn(move || write(&store, &name, seed.wrapping_add(writer)))
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().unwrap());

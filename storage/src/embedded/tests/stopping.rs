@@ -1,6 +1,7 @@
 //! After a failed write the store stands still; short of space it waits.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::channel;
 
 use super::support::*;
 use crate::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -56,14 +57,12 @@ fn short_of_space_it_refuses_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions { reserve_bytes: 1 << 30, ..options() };
     let faults = options.faults.clone();
-    faults.free_bytes.store(2 << 30, Relaxed);
+    // Room for one message above the reserve, not for a hundred.
+    faults.free_bytes.store((1 << 30) + (16 << 10), Relaxed);
     let store = EmbeddedStore::open(folder.path(), options).unwrap();
     let c = conversation(1);
     assert_eq!(append_now(&store, append(c, 1, 1, "a")), Ok(()));
-    faults.free_bytes.store(1 << 29, Relaxed);
-    // The last reading is trusted for a moment.
-    std::thread::sleep(std::time::Duration::from_millis(250));
-    let refused = append_now(&store, append(c, 2, 1, "b"));
+    let refused = append_now(&store, append(c, 2, 100, "b"));
     let Err(AppendError::Store(StoreError::Unavailable(text))) = &refused else {
         panic!("{refused:?}")
     };
@@ -71,7 +70,7 @@ fn short_of_space_it_refuses_until_there_is_room() {
     assert_eq!(store.stats().refused_for_space, 1);
     assert_eq!(head(&store, c), 1, "reads go on");
     faults.free_bytes.store(2 << 30, Relaxed);
-    assert_eq!(append_now(&store, append(c, 2, 1, "c")), Ok(()), "nothing has to be restarted");
+    assert_eq!(append_now(&store, append(c, 2, 100, "c")), Ok(()), "it needs no restart");
 }
 
 #[test]
@@ -79,11 +78,33 @@ fn too_many_reads_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions { read_threads: 1, waiting_reads: 1, ..options() };
     let store = EmbeddedStore::open(folder.path(), options).unwrap();
-    let reads: Vec<_> = (0..10_000).map(|_| store.extent(conversation(1))).collect();
-    let refused = reads.into_iter().map(wait).filter(Result::is_err).count() as u64;
+    // One read holds the thread until it is let go, the next one waits, a third finds no place.
+    let (begun, has_begun) = channel();
+    let (let_go, held) = channel::<()>();
+    let first = store.reads.run(move |_| {
+        begun.send(()).unwrap();
+        Ok(held.recv().is_err())
+    });
+    has_begun.recv().unwrap();
+    let second = store.extent(conversation(1));
+    let third = wait(store.extent(conversation(1)));
+    assert!(matches!(third, Err(StoreError::Unavailable(_))), "{third:?}");
+    drop(let_go);
+    assert_eq!(wait(first), Ok(true));
+    assert_eq!(wait(second).unwrap().head, 0);
     let stats = store.stats();
-    assert_eq!((stats.refused_reads, stats.reads), (refused, 10_000 - refused));
-    assert!(refused > 0, "one slot held ten thousand");
+    assert_eq!((stats.refused_reads, stats.reads), (1, 2));
+}
+
+/// A panic inside the engine fails one read; the thread goes on.
+#[test]
+fn a_read_that_panics_harms_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { read_threads: 1, ..options() };
+    let store = EmbeddedStore::open(folder.path(), options).unwrap();
+    let broken = wait(store.reads.run(|_| -> Result<(), StoreError> { panic!("planted") }));
+    assert!(matches!(broken, Err(StoreError::Unavailable(_))), "{broken:?}");
+    assert_eq!(head(&store, conversation(1)), 0);
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub(super) fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
+/// Tags that begin so have payloads of up to 63 KB, others of up to 4 KB.
+pub(super) const LARGE: char = 'L';
+
 /// The message at `index` of `n` that an append named `tag` puts at `seq`.
 pub(super) fn message(c: ConversationId, seq: Seq, tag: &str, index: u64, n: u64) -> Record {
     let name = format!("{tag}/{index}/{n}");
@@ -43,7 +46,8 @@ pub(super) fn message(c: ConversationId, seq: Seq, tag: &str, index: u64, n: u64
     for byte in c.as_bytes().iter().chain(name.as_bytes()) {
         noise = (noise ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    let len = noise % 61 * (noise % 67);
+    let scale = if tag.starts_with(LARGE) { 16 } else { 1 };
+    let len = noise % 61 * (noise % 67) * scale;
     let payload = (0..len).map(|_| {
         noise ^= noise << 13;
         noise ^= noise >> 7;
