@@ -1,0 +1,147 @@
+//! The live stream: frames in and answers out, as long as there is room for answers.
+
+use bytes::Bytes;
+use skein_protocol::Code;
+use skein_protocol::cursor::Mark;
+use skein_protocol::frame::encode_into;
+use skein_protocol::server::{Close, Event};
+use skein_protocol::wire::{self, server_frame::Kind};
+use skein_transport::{Io, Read, StreamId, WriteError};
+
+use super::{Gateway, origin};
+use crate::hub::conversation_of;
+use crate::lane::{Command, CursorKind};
+use crate::session::{Behind, Session};
+
+impl Gateway {
+    pub(super) fn read_live(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        stream: StreamId,
+    ) -> Result<(), Close> {
+        loop {
+            self.pump(io, session)?;
+            if self.is_over_push_limit(io, session, 0) {
+                self.wait_for_room(io, session);
+                return Ok(());
+            }
+            match io.read(session.conn, stream) {
+                Read::Chunk(chunk) => session.rules.handle_bytes(chunk, io.now()),
+                Read::Blocked => return Ok(()),
+                Read::Fin => return Err(Close::new(Code::Ok)),
+                Read::Reset(_) => {
+                    let reason = "the live stream was reset";
+                    return Err(Close::because(Code::ProtocolViolation, reason));
+                }
+            }
+        }
+    }
+
+    /// Handles what the peer has asked for, as long as there is room for answers.
+    pub(super) fn pump(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
+        let rules_hub = self.hub.clone();
+        let mut outcome = Ok(());
+        while !self.is_over_push_limit(io, session, self.answers.len()) {
+            match session.rules.poll_event(&rules_hub.rules) {
+                Ok(None) => break,
+                Ok(Some(event)) => {
+                    if let Err(close) = self.handle_event(io, session, event) {
+                        outcome = Err(close);
+                        break;
+                    }
+                }
+                Err(close) => {
+                    outcome = Err(close);
+                    break;
+                }
+            }
+        }
+        self.write_answers(io, session)?;
+        outcome
+    }
+
+    pub(super) fn write_answers(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+    ) -> Result<(), Close> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
+        let answers = self.answers.split().freeze();
+        write_live(io, session, answers)
+    }
+
+    pub(super) fn handle_event(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        event: Event,
+    ) -> Result<(), Close> {
+        match event {
+            Event::Hello(hello) => return self.login(io, session, hello),
+            Event::Ping(nonce) => self.answer(Kind::Pong(wire::Pong { nonce })),
+            Event::Refused(refusal) => self.answers.extend_from_slice(&refusal.frame()),
+            Event::Bye => return Err(Close::new(Code::Ok)),
+            Event::RefreshToken(token) => return self.refresh(io, session, &token),
+            Event::Send(send) => {
+                if let Some(origin) = origin(session) {
+                    let conversation = conversation_of(&origin.user, &send.target);
+                    self.commands.push((conversation, Command::Send(origin, send)));
+                }
+            }
+            Event::Delivered(marks) => self.raise(session, CursorKind::Delivered, &marks),
+            Event::Read(marks) => self.raise(session, CursorKind::Read, &marks),
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, kind: Kind) {
+        encode_into(&wire::ServerFrame { kind: Some(kind) }, &mut self.answers);
+    }
+
+    pub(super) fn raise(&mut self, session: &Session, kind: CursorKind, marks: &[Mark]) {
+        for mark in marks {
+            if let Some(origin) = origin(session) {
+                self.commands.push((mark.conversation, Command::Cursor(origin, kind, mark.seq)));
+            }
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        mark: Mark,
+        frame: Bytes,
+    ) {
+        self.notice_overflow(io, session);
+        if session.is_behind(mark) || self.is_over_push_limit(io, session, frame.len()) {
+            session.leave_out(mark);
+            self.wait_for_room(io, session);
+            return;
+        }
+        // There was room, so it can only fail if the connection is gone.
+        let _ = write_live(io, session, frame);
+    }
+
+    /// If mail for this shard was lost, some of it may have been for this session.
+    pub(super) fn notice_overflow(&mut self, io: &mut Io<'_>, session: &mut Session) {
+        let overflows = self.hub.overflows(self.shard);
+        if session.overflows != overflows && session.who.is_some() {
+            session.overflows = overflows;
+            session.behind = Some(Behind::everything());
+            self.wait_for_room(io, session);
+        }
+    }
+}
+
+/// Writes to the live stream. What does not fit ends the session: room was left for it.
+pub(super) fn write_live(io: &mut Io<'_>, session: &Session, frame: Bytes) -> Result<(), Close> {
+    let Some(live) = session.live else { return Ok(()) };
+    match io.write(session.conn, live, frame) {
+        Ok(()) | Err(WriteError::Closed) => Ok(()),
+        Err(WriteError::Full) => Err(Close::new(Code::SlowConsumer)),
+    }
+}

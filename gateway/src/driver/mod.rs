@@ -1,0 +1,296 @@
+//! The gateway inside a shard: from what happens on connections to commands for the lanes, and
+//! from mail back to frames.
+//!
+//! Commands of one turn are gathered and handed to the lanes together; nothing here waits.
+//!
+//! Room in a connection's outbox is shared out by filling level, so that one concern cannot take
+//! another's: bulk pages are written up to half, pushes up to [`SessionLimits::push_bytes`], and
+//! the rest is left for answers. Over the second mark nothing is read from the peer either, so
+//! answers cannot fill the rest.
+//!
+//! [`SessionLimits::push_bytes`]: crate::hub::SessionLimits::push_bytes
+
+mod live;
+mod login;
+mod pages;
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use skein_protocol::frame::Decoder;
+use skein_protocol::server::{Close, server_frame};
+use skein_protocol::wire::{self, server_frame::Kind};
+use skein_protocol::{Code, ConversationId};
+use skein_transport::{CloseReason, ConnId, Dir, Driver, Io, StreamId, VarInt};
+
+use crate::hub::Hub;
+use crate::lane::{Command, Origin};
+use crate::mail::{Drain, Mail};
+use crate::session::{Bulk, BulkState, Session};
+use live::write_live;
+
+/// Priority of a bulk stream: below the live stream, which has quinn's default of 0.
+const BULK_PRIORITY: i32 = -1;
+
+/// The driver of one shard.
+pub struct Gateway {
+    hub: Arc<Hub>,
+    shard: usize,
+    /// By slot of the connection.
+    sessions: Vec<Option<Box<Session>>>,
+    /// Commands of this turn.
+    commands: Vec<(ConversationId, Command)>,
+    /// Answers that are gathered while a chunk is worked on; empty between calls.
+    answers: BytesMut,
+    draining: Option<Drain>,
+}
+
+impl Gateway {
+    /// The driver of this shard.
+    pub fn new(hub: Arc<Hub>, shard: usize) -> Self {
+        Self {
+            hub,
+            shard,
+            sessions: Vec::new(),
+            commands: Vec::new(),
+            answers: BytesMut::new(),
+            draining: None,
+        }
+    }
+
+    /// Takes the session out of the table for the time of a call. Whoever does so puts it back
+    /// with [`keep`](Self::keep) or ends it with [`end`](Self::end).
+    fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
+        let place = self.sessions.get_mut(conn.slot())?;
+        if place.as_ref()?.conn != conn {
+            return None;
+        }
+        place.take()
+    }
+
+    fn keep(&mut self, session: Box<Session>) {
+        let slot = session.conn.slot();
+        if self.sessions.len() <= slot {
+            self.sessions.resize_with(slot + 1, || None);
+        }
+        self.sessions[slot] = Some(session);
+    }
+
+    /// Runs `work` on a session and closes it if that says so.
+    fn with(
+        &mut self,
+        io: &mut Io<'_>,
+        conn: ConnId,
+        work: impl FnOnce(&mut Self, &mut Io<'_>, &mut Session) -> Result<(), Close>,
+    ) {
+        let Some(mut session) = self.take(conn) else {
+            return;
+        };
+        match work(self, io, &mut session) {
+            Ok(()) => self.keep(session),
+            Err(close) => self.end(io, session, &close),
+        }
+    }
+
+    fn end(&mut self, io: &mut Io<'_>, session: Box<Session>, close: &Close) {
+        tracing::debug!(conn = %session.conn, code = %close.code, reason = close.reason, "closing");
+        io.close(session.conn, VarInt::from_u32(close.code.number()), close.reason.as_bytes());
+        self.leave(&session);
+    }
+
+    fn leave(&self, session: &Session) {
+        if let Some(who) = &session.who {
+            self.hub.registry.leave(&who.user, session.conn);
+            self.hub.dismiss();
+        }
+    }
+
+    /// Sets the timer to the next thing that may end this session.
+    fn arm(&self, io: &mut Io<'_>, session: &Session) {
+        let mut at = session.rules.poll_timeout(&self.hub.rules);
+        if let Some(since) = session.stuck_since {
+            at = at.min(since + self.hub.limits.slow_consumer_timeout);
+        }
+        io.set_timer(session.conn, Some(at));
+    }
+
+    /// Asks for a call when the outbox has room, and notes since when it has none.
+    fn wait_for_room(&self, io: &mut Io<'_>, session: &mut Session) {
+        io.want_writable(session.conn);
+        if session.stuck_since.is_none() {
+            session.stuck_since = Some(io.now());
+            self.arm(io, session);
+        }
+    }
+
+    fn is_over_push_limit(&self, io: &Io<'_>, session: &Session, more: usize) -> bool {
+        io.outbox_bytes(session.conn) + more > self.hub.limits.push_bytes
+    }
+
+    /// There is room in the outbox: say what was left out, and go on with what waited.
+    fn resume(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
+        session.stuck_since = None;
+        if let Some(behind) = session.behind.take() {
+            write_live(io, session, behind.frame())?;
+        }
+        let streams: Vec<StreamId> = session.bulk.iter().map(|bulk| bulk.stream).collect();
+        for stream in streams {
+            let Some(bulk) = session.bulk.iter_mut().find(|bulk| bulk.stream == stream) else {
+                continue;
+            };
+            match std::mem::replace(&mut bulk.state, BulkState::Working) {
+                BulkState::Full(page) => self.write_page(io, session, stream, page),
+                BulkState::Paused(job) => self.spawn_page(session.conn, stream, job),
+                other => bulk.state = other,
+            }
+        }
+        match session.live {
+            Some(live) => self.read_live(io, session, live),
+            None => Ok(()),
+        }
+    }
+
+    fn send_away(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
+        let Some(drain) = self.draining else { return Ok(()) };
+        if session.who.is_none() {
+            return Err(Close::new(Code::GoingAway));
+        }
+        let spread = drain.reconnect_spread_ms.max(1);
+        let frame = server_frame(Kind::GoAway(wire::GoAway {
+            code: Code::GoingAway.number(),
+            message: Code::GoingAway.text().into(),
+            reconnect_delay_ms: rand::random_range(0..spread),
+        }));
+        write_live(io, session, frame)
+    }
+}
+
+impl Driver for Gateway {
+    type Mail = Mail;
+
+    fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
+        let session = Session::new(conn, io.now(), self.hub.overflows(self.shard));
+        self.arm(io, &session);
+        self.keep(session);
+    }
+
+    fn on_stream_opened(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
+        let max_bulk = self.hub.rules.limits.max_bulk_streams as usize;
+        self.with(io, conn, |_, io, session| {
+            if stream.dir() != Dir::Bi {
+                return Err(Close::because(
+                    Code::ProtocolViolation,
+                    "unidirectional streams are not used",
+                ));
+            }
+            if session.live.is_none() {
+                session.live = Some(stream);
+            } else if session.bulk.len() < max_bulk {
+                io.set_priority(conn, stream, BULK_PRIORITY);
+                session.bulk.reserve_exact(1);
+                session.bulk.push(Bulk { stream, state: BulkState::Asking(Decoder::new()) });
+            } else {
+                let refused = VarInt::from_u32(Code::Overloaded.number());
+                io.stop_sending(conn, stream, refused);
+                io.reset(conn, stream, refused);
+            }
+            Ok(())
+        });
+    }
+
+    fn on_readable(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
+        self.with(io, conn, |gateway, io, session| {
+            gateway.notice_overflow(io, session);
+            if session.live == Some(stream) {
+                gateway.read_live(io, session, stream)
+            } else {
+                gateway.read_bulk(io, session, stream)
+            }
+        });
+    }
+
+    fn on_writable(&mut self, io: &mut Io<'_>, conn: ConnId) {
+        self.with(io, conn, |gateway, io, session| gateway.resume(io, session));
+    }
+
+    fn on_stopped(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId, _code: VarInt) {
+        self.with(io, conn, |_, _, session| {
+            if session.live == Some(stream) {
+                let reason = "the live stream was stopped";
+                return Err(Close::because(Code::ProtocolViolation, reason));
+            }
+            session.bulk.retain(|bulk| bulk.stream != stream);
+            Ok(())
+        });
+    }
+
+    fn on_timer(&mut self, io: &mut Io<'_>, conn: ConnId) {
+        self.with(io, conn, |gateway, io, session| {
+            let now = io.now();
+            if let Some(close) = session.rules.handle_timeout(&gateway.hub.rules, now) {
+                return Err(close);
+            }
+            let slow = gateway.hub.limits.slow_consumer_timeout;
+            if session.stuck_since.is_some_and(|since| since + slow <= now) {
+                return Err(Close::new(Code::SlowConsumer));
+            }
+            gateway.arm(io, session);
+            Ok(())
+        });
+    }
+
+    fn on_closed(&mut self, _io: &mut Io<'_>, conn: ConnId, reason: CloseReason) {
+        if let Some(session) = self.take(conn) {
+            tracing::debug!(%conn, ?reason, "closed");
+            self.leave(&session);
+        }
+    }
+
+    fn on_mail(&mut self, io: &mut Io<'_>, mail: Mail) {
+        match mail {
+            Mail::Answer(conn, frame) => self.with(io, conn, |_, io, session| {
+                session.rules.answered();
+                write_live(io, session, frame)
+            }),
+            Mail::Push(conn, mark, frame) => self.with(io, conn, |gateway, io, session| {
+                gateway.push(io, session, mark, frame);
+                Ok(())
+            }),
+            Mail::Notice(conn, frame) => self.with(io, conn, |gateway, io, session| {
+                if !gateway.is_over_push_limit(io, session, frame.len()) {
+                    let _ = write_live(io, session, frame);
+                }
+                Ok(())
+            }),
+            Mail::Head(conn, mark) => self.with(io, conn, |gateway, io, session| {
+                session.leave_out(mark);
+                gateway.wait_for_room(io, session);
+                Ok(())
+            }),
+            Mail::Page(conn, stream, page) => self.with(io, conn, |gateway, io, session| {
+                gateway.write_page(io, session, stream, page);
+                Ok(())
+            }),
+            Mail::Close(conn, close) => self.with(io, conn, |_, _, _| Err(close)),
+            Mail::Drain(drain) => {
+                self.draining = Some(drain);
+                let everybody: Vec<ConnId> =
+                    self.sessions.iter().flatten().map(|session| session.conn).collect();
+                for conn in everybody {
+                    self.with(io, conn, |gateway, io, session| gateway.send_away(io, session));
+                }
+            }
+        }
+    }
+
+    fn on_turn_end(&mut self, _io: &mut Io<'_>) {
+        if !self.commands.is_empty() {
+            self.hub.command(std::mem::take(&mut self.commands));
+        }
+    }
+}
+
+fn origin(session: &Session) -> Option<Origin> {
+    let who = session.who.as_ref()?;
+    Some(Origin { conn: session.conn, user: who.user.clone(), device: who.device.clone() })
+}

@@ -1,0 +1,116 @@
+//! Bulk streams: one request each, answered page by page.
+
+use skein_protocol::Code;
+use skein_protocol::server::{Close, bulk_request};
+use skein_protocol::wire;
+use skein_transport::{ConnId, Io, Read, StreamId, VarInt, WriteError};
+
+use super::Gateway;
+use crate::bulk::{Job, Page, refused_page};
+use crate::mail::Mail;
+use crate::session::{BulkState, Session};
+
+impl Gateway {
+    pub(super) fn read_bulk(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        stream: StreamId,
+    ) -> Result<(), Close> {
+        let hub = self.hub.clone();
+        let Some(who) = session.who.clone() else {
+            // Left unread until the login; flow control bounds it.
+            return Ok(());
+        };
+        let conn = session.conn;
+        let Some(place) = session.bulk.iter().position(|bulk| bulk.stream == stream) else {
+            return Ok(());
+        };
+        let BulkState::Asking(decoder) = &mut session.bulk[place].state else {
+            // One request a stream: anything after it is not read.
+            return Ok(());
+        };
+        let max = hub.rules.limits.max_frame_bytes as usize;
+        let frame = loop {
+            match io.read(conn, stream) {
+                Read::Chunk(chunk) => decoder.push(chunk),
+                Read::Blocked => return Ok(()),
+                Read::Fin => {
+                    let reason = "a bulk stream ended before its request";
+                    return Err(Close::because(Code::MalformedFrame, reason));
+                }
+                Read::Reset(_) => {
+                    session.bulk.swap_remove(place);
+                    io.reset(conn, stream, VarInt::from_u32(0));
+                    return Ok(());
+                }
+            }
+            let frame = decoder.poll::<wire::ClientFrame>(max);
+            match frame.map_err(|error| Close::because(error.code(), error.to_string()))? {
+                Some(frame) => break frame,
+                None => continue,
+            }
+        };
+        session.rules.heard(io.now());
+        match bulk_request(frame, &hub.rules)? {
+            Some(request) => {
+                session.bulk[place].state = BulkState::Working;
+                self.spawn_page(conn, stream, Job::new(who.user, request));
+            }
+            None => {
+                session.bulk[place].state = BulkState::Working;
+                self.write_page(io, session, stream, refused_page(Code::InvalidArgument));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn spawn_page(&self, conn: ConnId, stream: StreamId, job: Box<Job>) {
+        let hub = self.hub.clone();
+        self.hub.host.spawn(Box::pin(async move {
+            let page = job.next_page(&hub).await;
+            hub.post(conn, Mail::Page(conn, stream, page));
+        }));
+    }
+
+    /// Writes a page if there is room for it, and goes on with the next.
+    pub(super) fn write_page(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        stream: StreamId,
+        page: Page,
+    ) {
+        let Some(place) = session.bulk.iter().position(|bulk| bulk.stream == stream) else {
+            return;
+        };
+        let conn = session.conn;
+        match io.write(conn, stream, page.frame.clone()) {
+            Ok(()) => {}
+            Err(WriteError::Full) => {
+                session.bulk[place].state = BulkState::Full(page);
+                self.wait_for_room(io, session);
+                return;
+            }
+            Err(WriteError::Closed) => {
+                session.bulk.swap_remove(place);
+                return;
+            }
+        }
+        let Some(rest) = page.rest else {
+            // Nothing more is expected from the client either.
+            io.stop_sending(conn, stream, VarInt::from_u32(0));
+            // Fails only if the client has given the stream up.
+            let _ = io.finish(conn, stream);
+            session.bulk.swap_remove(place);
+            return;
+        };
+        if io.outbox_bytes(conn) < self.hub.limits.push_bytes / 2 {
+            session.bulk[place].state = BulkState::Working;
+            self.spawn_page(conn, stream, rest);
+        } else {
+            session.bulk[place].state = BulkState::Paused(rest);
+            self.wait_for_room(io, session);
+        }
+    }
+}
