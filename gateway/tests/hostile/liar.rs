@@ -219,6 +219,21 @@ async fn a_million_streams_beyond_the_limit_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_of_a_kind_that_is_not_used_end_the_connection() {
+    let scene = Scene::start(Default::default()).await;
+    for logged_in in [false, true] {
+        let mut raw = liar(&scene, Lie::Streams).await;
+        if logged_in {
+            raw.enter(&scene.gateway.token("mallory"), "phone").await;
+        }
+        let mut uni = raw.connection.open_uni().await.unwrap();
+        let _ = uni.write_all(b"hello").await;
+        assert_eq!(transport_code(lost(&raw.connection).await), STREAM_LIMIT_ERROR);
+    }
+    scene.end(crate::scene::SMALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_bytes_than_were_allowed_end_the_connection() {
     let scene = Scene::start(Default::default()).await;
     let mut crowd = Vec::new();

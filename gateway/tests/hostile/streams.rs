@@ -28,21 +28,6 @@ async fn fill(raw: &mut Raw) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_of_a_kind_that_is_not_used_end_the_connection() {
-    let scene = Scene::start(Options::default()).await;
-    for logged_in in [false, true] {
-        let mut raw = scene.connect().await;
-        if logged_in {
-            raw.enter(&scene.gateway.token("mallory"), "phone").await;
-        }
-        let mut uni = raw.connection.open_uni().await.unwrap();
-        uni.write_all(b"hello").await.unwrap();
-        assert_eq!(raw.closed().await, number(Code::ProtocolViolation));
-    }
-    scene.end(SMALL).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_stream_with_anything_but_a_request_is_refused() {
     let scene = Scene::start(Options::default()).await;
     let live = encode(&wire::ClientFrame { kind: Some(Kind::Ping(wire::Ping { nonce: 1 })) });
