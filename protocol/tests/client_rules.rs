@@ -442,3 +442,50 @@ fn garbage_ends_the_connection_with_its_code() {
         assert_eq!(pair.client.poll_close(), Some(code));
     }
 }
+
+#[test]
+fn what_was_under_way_is_sent_first_thing_on_the_next_connection() {
+    let mut pair = Pair::live();
+    pair.client.send(outgoing("a")).unwrap();
+    pair.sent();
+    pair.client.handle_disconnected(None, "cut", pair.now);
+    pair.log_in(welcome());
+    let sent = pair.sent();
+    let [client_frame::Kind::Send(send)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((send.client_msg_id.as_str(), send.retry_after_seq), ("a", Some(0)));
+}
+
+#[test]
+fn heads_that_were_already_on_their_way_do_not_answer_behind() {
+    let mut pair = Pair::new(Config::default(), Restored::default());
+    pair.log_in(welcome());
+    let Some(BulkAction::Open { id, .. }) = pair.client.poll_bulk(pair.now) else { panic!() };
+    pair.say(server_frame::Kind::Behind(wire::Behind { heads: vec![] }));
+    let page = wire::HeadsPage { heads: vec![], is_end: true };
+    pair.client.handle_bulk(id, encode(server_frame::Kind::HeadsPage(page)), pair.now);
+    assert_eq!(pair.client.poll_bulk(pair.now), Some(BulkAction::Stop { id }));
+    assert!(matches!(pair.client.poll_bulk(pair.now), Some(BulkAction::Open { .. })), "again");
+}
+
+#[test]
+fn a_gap_that_cannot_be_pulled_is_asked_for_later_and_later() {
+    let mut pair = Pair::live();
+    pair.say(server_frame::Kind::Push(wire::Push { messages: vec![message(2)] }));
+    assert_eq!(pair.client.poll_bulk(pair.now), Some(BulkAction::Stop { id: 1 }));
+    assert_eq!(pair.client.poll_bulk(pair.now), None, "it may close by itself");
+    let mut waits = vec![];
+    for _ in 0..4 {
+        let since = pair.now;
+        let id = loop {
+            match pair.client.poll_bulk(pair.now) {
+                Some(BulkAction::Open { id, .. }) => break id,
+                Some(BulkAction::Stop { .. }) => {}
+                None => pair.pass(Duration::from_millis(50)),
+            }
+        };
+        waits.push((pair.now - since).as_millis());
+        let error = wire::Error { code: 301, retry: true, ..Default::default() };
+        pair.client.handle_bulk(id, encode(server_frame::Kind::Error(error)), pair.now);
+    }
+    assert_eq!(waits, [100, 500, 1000, 2000]);
+}
