@@ -65,6 +65,7 @@ impl<D: Driver> SimShard<D> {
             client: client_config(config, &transport),
             limits: config.limits.clone(),
             validation: config.validation,
+            send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,
             counters: seat.inbox.counters.clone(),

@@ -154,3 +154,26 @@ fn the_end_of_a_stream_waits_behind_its_bytes() {
     assert_eq!(pair.server.probe.received[&(served, stream)], body);
     assert_eq!(pair.server.probe.finished, [(served, stream)]);
 }
+
+/// A live message overtakes a backlog that fills the send window many times over.
+#[test]
+fn bulk_does_not_stand_in_front_of_live() {
+    let mut pair = Pair::new(Weather::default(), 1, |_| {});
+    let conn = pair.connect();
+    pair.run(Duration::from_secs(1));
+    let open = |pair: &mut Pair| pair.client.act(|io| io.open_bi(conn)).unwrap();
+    let (live, bulk) = (open(&mut pair), open(&mut pair));
+    pair.client.act(|io| {
+        io.set_priority(conn, bulk, -1);
+        io.write(conn, bulk, Bytes::from(vec![1; 200_000])).unwrap();
+        io.write(conn, live, Bytes::from_static(b"urgent")).unwrap();
+    });
+    // One way, not the round trip that would make room in the window.
+    pair.run(DELAY + DELAY / 2);
+    let served = pair.server.probe.connected()[0];
+    assert_eq!(pair.server.probe.received.get(&(served, live)).map(Vec::len), Some(6));
+    let so_far = pair.server.probe.received.get(&(served, bulk)).map_or(0, Vec::len);
+    assert!(so_far < 50_000, "{so_far}");
+    pair.run(Duration::from_secs(20));
+    assert_eq!(pair.server.probe.received[&(served, bulk)].len(), 200_000);
+}

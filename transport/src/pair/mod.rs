@@ -126,6 +126,7 @@ impl Side {
             client: client_config(&config, &transport),
             limits: config.limits.clone(),
             validation: config.validation,
+            send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,
             counters: Arc::default(),
