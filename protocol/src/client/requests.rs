@@ -214,7 +214,11 @@ fn handle_history(history: &mut History, page: wire::PullPage, max_bytes: usize)
         let (code, message) = (page.error_code, String::new());
         return Step::Refused(wire::Error { code, message, ..Default::default() });
     }
-    history.head = page.head;
+    // The head may grow between two pages. Forwards the answer reaches the last one that was told,
+    // backwards it began at the first.
+    if history.messages.is_empty() || !history.request.backward {
+        history.head = page.head;
+    }
     for message in page.messages {
         // What this version cannot read is left out.
         let Ok(message) = Message::parse(message) else { continue };
