@@ -76,6 +76,12 @@ impl Registry {
         }
     }
 
+    /// Whether a device of the user is listed under this connection.
+    pub fn lists(&self, user: &UserId, conn: ConnId) -> bool {
+        let part = self.part(user);
+        part.get(user).is_some_and(|devices| devices.iter().any(|online| online.conn == conn))
+    }
+
     /// Calls `visit` with each connection of the user.
     pub fn for_each(&self, user: &UserId, mut visit: impl FnMut(ConnId)) {
         if let Some(devices) = self.part(user).get(user) {

@@ -267,6 +267,12 @@ impl ServerSession {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
+    /// Answers may have been lost: none is waited for any longer. The peer asks again for those
+    /// that it misses.
+    pub fn forget_unanswered(&mut self) {
+        self.unanswered = 0;
+    }
+
     /// Whether the peer has been welcomed.
     pub fn is_live(&self) -> bool {
         self.state == State::Live

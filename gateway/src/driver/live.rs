@@ -8,6 +8,7 @@ use skein_protocol::server::{Close, Event};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_transport::{Io, Read, StreamId, WriteError};
 
+use super::pages::give_up_pages;
 use super::{Gateway, origin};
 use crate::hub::conversation_of;
 use crate::lane::{Command, CursorKind};
@@ -115,25 +116,36 @@ impl Gateway {
         session: &mut Session,
         mark: Mark,
         frame: Bytes,
-    ) {
-        self.notice_overflow(io, session);
+    ) -> Result<(), Close> {
+        self.notice_overflow(io, session)?;
         if session.is_behind(mark) || self.is_over_push_limit(io, session, frame.len()) {
             session.leave_out(mark);
             self.wait_for_room(io, session);
-            return;
+            return Ok(());
         }
-        // There was room, so it can only fail if the connection is gone.
-        let _ = write_live(io, session, frame);
+        write_live(io, session, frame)
     }
 
-    /// If mail for this shard was lost, some of it may have been for this session.
-    pub(super) fn notice_overflow(&mut self, io: &mut Io<'_>, session: &mut Session) {
+    /// If mail for this shard was lost, some of it may have been for this session, whatever it
+    /// was: a push, an answer, a page, or the order to close.
+    pub(super) fn notice_overflow(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+    ) -> Result<(), Close> {
         let overflows = self.hub.overflows(self.shard);
-        if session.overflows != overflows && session.who.is_some() {
-            session.overflows = overflows;
-            session.behind = Some(Behind::everything());
-            self.wait_for_room(io, session);
+        let Some(who) = session.who.as_ref().filter(|_| session.overflows != overflows) else {
+            return Ok(());
+        };
+        session.overflows = overflows;
+        if !self.hub.registry.lists(&who.user, session.conn) {
+            return Err(Close::new(Code::Replaced));
         }
+        session.rules.forget_unanswered();
+        give_up_pages(io, session);
+        session.behind = Some(Behind::everything());
+        self.wait_for_room(io, session);
+        Ok(())
     }
 }
 

@@ -200,7 +200,7 @@ impl Driver for Gateway {
 
     fn on_readable(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
         self.with(io, conn, |gateway, io, session| {
-            gateway.notice_overflow(io, session);
+            gateway.notice_overflow(io, session)?;
             if session.live == Some(stream) {
                 gateway.read_live(io, session, stream)
             } else {
@@ -214,14 +214,12 @@ impl Driver for Gateway {
     }
 
     fn on_stopped(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId, _code: VarInt) {
-        self.with(io, conn, |_, io, session| {
+        self.with(io, conn, |_, _, session| {
             if session.live == Some(stream) {
                 let reason = "the live stream was stopped";
                 return Err(Close::because(Code::ProtocolViolation, reason));
             }
             session.bulk.retain(|bulk| bulk.stream != stream);
-            // QUIC counts a stream as open until its other half has been dealt with too.
-            io.stop_sending(conn, stream, VarInt::from_u32(0));
             Ok(())
         });
     }
@@ -254,10 +252,9 @@ impl Driver for Gateway {
                 session.rules.answered();
                 write_live(io, session, frame)
             }),
-            Mail::Push(conn, mark, frame) => self.with(io, conn, |gateway, io, session| {
-                gateway.push(io, session, mark, frame);
-                Ok(())
-            }),
+            Mail::Push(conn, mark, frame) => {
+                self.with(io, conn, |gateway, io, session| gateway.push(io, session, mark, frame))
+            }
             Mail::Notice(conn, frame) => self.with(io, conn, |gateway, io, session| {
                 if !gateway.is_over_push_limit(io, session, frame.len()) {
                     let _ = write_live(io, session, frame);

@@ -93,7 +93,6 @@ impl Gateway {
                 return;
             }
             Err(WriteError::Closed) => {
-                io.stop_sending(conn, stream, VarInt::from_u32(0));
                 session.bulk.swap_remove(place);
                 return;
             }
@@ -114,4 +113,18 @@ impl Gateway {
             self.wait_for_room(io, session);
         }
     }
+}
+
+/// Ends the bulk streams whose next page may never come; the client asks again.
+pub(super) fn give_up_pages(io: &mut Io<'_>, session: &mut Session) {
+    let conn = session.conn;
+    let code = VarInt::from_u32(Code::Overloaded.number());
+    session.bulk.retain(|bulk| {
+        let waits = matches!(bulk.state, BulkState::Working);
+        if waits {
+            io.stop_sending(conn, bulk.stream, code);
+            io.reset(conn, bulk.stream, code);
+        }
+        !waits
+    });
 }
