@@ -198,6 +198,13 @@ impl Hub {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// Under which connections the user's devices are listed as online.
+    pub fn connections_of(&self, user: &UserId) -> Vec<ConnId> {
+        let mut all = Vec::new();
+        self.registry.for_each(user, |conn| all.push(conn));
+        all
+    }
+
     fn lane(&self, conversation: ConversationId) -> MutexGuard<'_, Lane> {
         lock(&self.lanes[self.lane_of(conversation)])
     }

@@ -57,13 +57,13 @@ pub(crate) struct CoreConfig {
     pub(crate) client: Option<ClientConfig>,
     pub(crate) limits: Limits,
     pub(crate) validation: AddressValidation,
-    /// Of each connection, bytes.
-    pub(crate) send_window: u32,
     /// The socket never fragments, so larger datagrams may be tried.
     pub(crate) allow_mtud: bool,
     /// The socket is IPv6 and takes IPv4 addresses in their mapped form.
     pub(crate) map_v4: bool,
     pub(crate) counters: Arc<Counters>,
+    /// Of what QUIC draws beside its secrets; none: from the system.
+    pub(crate) seed: Option<[u8; 32]>,
 }
 
 /// See the module's words.
@@ -93,8 +93,12 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(mut config: CoreConfig, now: Instant) -> Self {
         config.limits.max_connections = config.limits.max_connections.min(MAX_SLOTS - 1);
-        let endpoint =
-            Endpoint::new(config.endpoint.clone(), config.server.clone(), config.allow_mtud, None);
+        let endpoint = Endpoint::new(
+            config.endpoint.clone(),
+            config.server.clone(),
+            config.allow_mtud,
+            config.seed,
+        );
         Self {
             config,
             now,
@@ -260,7 +264,7 @@ impl Core {
         if self.slots.len() <= handle.0 {
             self.slots.resize_with(handle.0 + 1, Slot::default);
         }
-        let mut conn = Box::new(Conn::new(quic, self.config.send_window));
+        let mut conn = Box::new(Conn::new(quic));
         conn.announced = announced;
         conn.timer = Some(self.now + self.config.limits.handshake_timeout);
         mark_dirty(&mut self.dirty, &mut conn, handle.0);

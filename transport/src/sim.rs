@@ -1,12 +1,20 @@
 //! A shard without socket, thread and clock: datagrams, mail and the time go in, datagrams and the
 //! next deadline come out. For simulations of whole systems; behind the feature `sim`.
 //!
-//! It is the real shard up to the system calls. Connection ids and keys stay random, so the bytes
-//! of a datagram differ from run to run while what is said with them does not.
+//! It is the real shard up to the system calls. What QUIC draws comes from a seed; keys and the
+//! connection ids that it issues stay random, so the bytes of a datagram differ from run to run
+//! while their number and length do not (as long as signatures have one length: Ed25519).
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use bytes::BytesMut;
+use quinn_proto::ConnectionId;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     Driver, EngineConfig, Io, Mailbox, ShardStats, StartError,
@@ -46,7 +54,8 @@ pub struct SimShard<D: Driver> {
 }
 
 impl<D: Driver> SimShard<D> {
-    /// The shard number `shard` of an engine with this configuration.
+    /// The shard number `shard` of an engine with this configuration. `seed` decides what QUIC
+    /// draws.
     ///
     /// # Errors
     /// [`StartError::Tls`] if the TLS configuration does not do for QUIC.
@@ -56,19 +65,30 @@ impl<D: Driver> SimShard<D> {
         seat: Seat<D::Mail>,
         driver: D,
         now: Instant,
+        seed: [u8; 32],
     ) -> Result<Self, StartError> {
         let transport = config.quic.transport_config();
+        let client = client_config(config, &transport).map(|mut client| {
+            // It also decides to which shard of a server the connection goes.
+            let ids = Mutex::new(StdRng::from_seed(seed));
+            client.initial_dst_cid_provider(Arc::new(move || {
+                let mut id = [0; 20];
+                ids.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
+                ConnectionId::new(&id)
+            }));
+            client
+        });
         let core = CoreConfig {
             shard,
             endpoint: endpoint_config(config, shard),
             server: server_config(config, &transport)?,
-            client: client_config(config, &transport),
+            client,
             limits: config.limits.clone(),
             validation: config.validation,
-            send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,
             counters: seat.inbox.counters.clone(),
+            seed: Some(seed),
         };
         Ok(Self { core: Core::new(core, now), driver, inbox: seat.inbox })
     }

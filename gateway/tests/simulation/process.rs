@@ -1,0 +1,248 @@
+//! The gateway as a process: shards, hub and background work, all gone when it is killed.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use skein_gateway::auth::Verifier;
+use skein_gateway::config::AuthConfig;
+use skein_gateway::driver::Gateway;
+use skein_gateway::hub::{Host, Hub, HubParts, SessionLimits};
+use skein_gateway::lane::LaneConfig;
+use skein_gateway::registry::Registry;
+use skein_gateway::token::{Grant, Signer};
+use skein_protocol::server::Rules;
+use skein_protocol::{ALPN, UserId, wire};
+use skein_transport::sim::{Seat, SimShard};
+use skein_transport::{ClientTls, EngineConfig, Keys, ServerTls, TlsOptions};
+
+use crate::random::Random;
+use crate::store::Disk;
+
+pub(crate) const SHARDS: usize = 2;
+pub(crate) const MAX_PAYLOAD: usize = 3000;
+/// Sends of one session without an answer.
+const MAX_UNACKED: u32 = 4;
+
+pub(crate) fn address() -> SocketAddr {
+    ([10, 0, 0, 1], 7843).into()
+}
+
+/// What outlives every process of a test: keys and certificates.
+pub(crate) struct Setup {
+    keys: Keys,
+    server_tls: ServerTls,
+    pub(crate) client_tls: ClientTls,
+    signer: Signer,
+    auth: AuthConfig,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) fn setup() -> &'static Setup {
+    static SETUP: OnceLock<Setup> = OnceLock::new();
+    SETUP.get_or_init(|| {
+        let keys = Keys::random();
+        // Its signatures have one length, so that a seed always makes the same datagrams.
+        let certificate_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let names = ["localhost".to_owned()];
+        let made =
+            rcgen::CertificateParams::new(names).unwrap().self_signed(&certificate_key).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.der().clone()).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate_key.serialize_der());
+        let options = TlsOptions::default();
+        let chain = vec![made.der().clone()];
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, [7; 32]).unwrap();
+        Setup {
+            server_tls: ServerTls::new(chain, key.into(), &[ALPN], &keys, &options).unwrap(),
+            client_tls: ClientTls::with_roots(roots, &[ALPN], &options).unwrap(),
+            keys,
+            signer: Signer::from_file(&secret, None).unwrap(),
+            auth: AuthConfig { key_file: Some(secret), ..AuthConfig::default() },
+            _dir: dir,
+        }
+    })
+}
+
+/// Wall-clock time of the world.
+#[derive(Debug, Default)]
+pub(crate) struct Clock(AtomicU64);
+
+impl Clock {
+    pub(crate) fn set(&self, since_start: Duration) {
+        self.0.store(since_start.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        start + Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    /// A token that is good from now on, for so long.
+    pub(crate) fn token(&self, user: &UserId, ttl: Duration) -> String {
+        let grant =
+            Grant { user, device: None, audience: "skein", issuer: None, issued: self.now(), ttl };
+        setup().signer.sign(&grant).unwrap()
+    }
+}
+
+/// Collects background work for [`Process::work`].
+struct SimHost {
+    clock: Arc<Clock>,
+    spawned: Mutex<Vec<BoxFuture<'static, ()>>>,
+}
+
+impl Host for SimHost {
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        self.spawned.lock().unwrap().push(work);
+    }
+}
+
+pub(crate) struct Process {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) shards: Vec<Turned>,
+    host: Arc<SimHost>,
+    /// Background work, with the time at which it goes on.
+    tasks: Vec<(Instant, BoxFuture<'static, ()>)>,
+    random: Random,
+    flush_at: Instant,
+}
+
+/// A shard with what waits for it.
+pub(crate) struct Turned {
+    pub(crate) shard: SimShard<Gateway>,
+    pub(crate) received: Vec<(SocketAddr, Vec<u8>)>,
+    /// The operating system does not run its thread before this.
+    pub(crate) stalled_until: Instant,
+}
+
+impl Turned {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let due = if self.received.is_empty() { self.shard.next_deadline() } else { Some(now) };
+        due.map(|at| at.max(self.stalled_until))
+    }
+}
+
+/// How often cursors are written behind.
+const FLUSH: Duration = Duration::from_millis(200);
+
+impl Process {
+    pub(crate) fn start(
+        disk: Arc<Disk>,
+        clock: Arc<Clock>,
+        now: Instant,
+        mut random: Random,
+    ) -> Self {
+        let config = engine_config(&mut random);
+        let seats: Vec<_> = (0..SHARDS).map(|_| Seat::new(config.limits.mailbox)).collect();
+        let host = Arc::new(SimHost { clock, spawned: Mutex::default() });
+        let hub = Hub::new(HubParts {
+            rules: rules(),
+            limits: SessionLimits {
+                max_sessions: 100,
+                push_bytes: config.limits.outbox_bytes / 4 * 3,
+                slow_consumer_timeout: Duration::from_secs(8),
+            },
+            verifier: Verifier::from_config(&setup().auth).unwrap(),
+            store: disk,
+            registry: Registry::new(3),
+            lanes: 2,
+            lane: LaneConfig {
+                dedup_window: random.below(4) as usize,
+                max_bytes: 8000,
+                max_waiting: 6,
+                max_conversations: 2,
+                max_loading: 4,
+            },
+            host: host.clone(),
+            mailboxes: seats.iter().map(Seat::mailbox).collect(),
+        });
+        let mut seat_shard = |(index, seat)| {
+            let driver = Gateway::new(hub.clone(), index);
+            let shard = SimShard::new(&config, index, seat, driver, now, random.seed()).unwrap();
+            Turned { shard, received: Vec::new(), stalled_until: now }
+        };
+        let shards = seats.into_iter().enumerate().map(&mut seat_shard).collect();
+        Self { hub, shards, host, tasks: Vec::new(), random, flush_at: now + FLUSH }
+    }
+
+    /// Background work that is due.
+    pub(crate) fn work(&mut self, now: Instant) {
+        if self.flush_at <= now {
+            self.flush_at = now + FLUSH;
+            let hub = self.hub.clone();
+            self.host.spawn(Box::pin(async move {
+                // A store that fails is met again by the next one.
+                let _ = hub.flush_cursors().await;
+            }));
+        }
+        let mut at = 0;
+        while at < self.tasks.len() {
+            if self.tasks[at].0 > now {
+                at += 1;
+                continue;
+            }
+            let (_, mut task) = self.tasks.swap_remove(at);
+            if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                self.schedule(now, task);
+            }
+        }
+        let spawned = std::mem::take(&mut *self.host.spawned.lock().unwrap());
+        for task in spawned {
+            self.schedule(now, task);
+        }
+    }
+
+    fn schedule(&mut self, now: Instant, task: BoxFuture<'static, ()>) {
+        let most = if self.random.chance(5) { 400 } else { 6 };
+        let at = now + Duration::from_micros(1) + self.random.millis(most);
+        self.tasks.push((at, task));
+    }
+
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
+        if !self.host.spawned.lock().unwrap().is_empty() {
+            return Some(now);
+        }
+        let tasks = self.tasks.iter().map(|&(at, _)| at);
+        tasks
+            .chain(self.shards.iter().filter_map(|shard| shard.due(now)))
+            .chain([self.flush_at])
+            .min()
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        limits: wire::Limits {
+            max_frame_bytes: 4096,
+            max_payload_bytes: MAX_PAYLOAD as u32,
+            max_unacked_sends: MAX_UNACKED,
+            max_bulk_streams: 2,
+            max_entries: 3,
+        },
+        heartbeat_interval: Duration::from_secs(8),
+        hello_timeout: Duration::from_secs(6),
+    }
+}
+
+fn engine_config(random: &mut Random) -> EngineConfig {
+    let setup = setup();
+    let mut config = EngineConfig::server(address(), setup.server_tls.clone(), setup.keys.clone());
+    config.shards = SHARDS;
+    config.limits.max_connections = 200;
+    config.limits.outbox_bytes = 10 << 10;
+    config.limits.mailbox = [3, 8, 1000][random.index(3)];
+    config.limits.handshake_timeout = Duration::from_secs(6);
+    config.quic.max_bidi_streams = 4;
+    config.quic.idle_timeout = Some(Duration::from_secs(26));
+    config
+}
