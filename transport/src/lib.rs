@@ -1,6 +1,6 @@
 //! Many QUIC connections per thread.
 //!
-//! A **shard** is one thread that owns one UDP socket, one `quinn_proto::Endpoint`, a slab of
+//! A **shard** is one thread that owns one UDP socket, one `quinn_proto::Endpoint`, a table of
 //! connections, one timer queue, one transmit buffer and a dirty list. There is no task and no
 //! lock per connection. The application lives inside the shard as a [`Driver`]: the shard calls
 //! it with what happened, and it answers through [`Io`]. Other threads reach a shard through its
