@@ -239,7 +239,6 @@ async fn head_of(
     user: &UserId,
     conversation: ConversationId,
 ) -> Result<Option<wire::Head>, StoreError> {
-    let extent = hub.store.extent(conversation).await?;
     let (members, cursors) = match hub.peek(conversation) {
         Some(peek) => (peek.members.to_vec(), peek.cursors),
         None => {
@@ -253,6 +252,8 @@ async fn head_of(
             (members, cursors)
         }
     };
+    // Last, so that no cursor is past the head: what was delivered meanwhile is in it.
+    let extent = hub.store.extent(conversation).await?;
     let mut head = wire::Head {
         conversation: id_bytes(conversation),
         seq: extent.head,

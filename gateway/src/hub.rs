@@ -30,7 +30,7 @@ use crate::mail::{Mail, Outgoing};
 use crate::registry::Registry;
 
 /// Records that one step of a scan reads.
-const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
+pub(crate) const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
 
 /// Time and background work, passed in so that a simulation can own both.
 pub trait Host: Send + Sync + 'static {

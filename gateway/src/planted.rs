@@ -36,6 +36,10 @@ enum Bug {
     HoleInRead,
     /// A payload is read back altered.
     CorruptedRead,
+    /// Two neighbours change places when they are read.
+    SwappedRead,
+    /// Every other conversation is left out of its members' lists.
+    UnlistedConversation,
 }
 
 /// The store, with the bug that the environment asks for.
@@ -51,6 +55,8 @@ pub fn wrap(store: Arc<dyn Store>) -> Arc<dyn Store> {
         "cursor-ahead" => Bug::CursorAhead,
         "hole-in-read" => Bug::HoleInRead,
         "corrupted-read" => Bug::CorruptedRead,
+        "swapped-read" => Bug::SwappedRead,
+        "unlisted-conversation" => Bug::UnlistedConversation,
         _ => {
             tracing::error!("{VARIABLE}={name} names no planted bug");
             std::process::exit(2);
@@ -71,23 +77,41 @@ impl Broken {
         seq % 8 == 5
     }
 
-    fn read_back(&self, records: Vec<Record>) -> Vec<Record> {
-        let alter = |mut record: Record| {
-            match self.bug {
-                Bug::HoleInRead if Self::hits(record.seq) => return None,
-                Bug::CorruptedRead if Self::hits(record.seq) => {
+    /// What a client is shown of a log.
+    fn show(&self, mut records: Vec<Record>) -> Vec<Record> {
+        match self.bug {
+            Bug::HoleInRead => records.retain(|record| !Self::hits(record.seq)),
+            Bug::CorruptedRead => {
+                for record in records.iter_mut().filter(|record| Self::hits(record.seq)) {
                     record.payload = bytes::Bytes::from_static(b"corrupted");
                 }
-                Bug::LostDeduplication => {
-                    let other = format!("other-{}", record.seq);
-                    record.client_msg_id =
-                        ClientMsgId::parse(&other).unwrap_or(record.client_msg_id);
-                }
-                _ => {}
             }
-            Some(record)
-        };
-        records.into_iter().filter_map(alter).collect()
+            Bug::SwappedRead => {
+                for at in 1..records.len() {
+                    let (first, second) = (records[at - 1].seq, records[at].seq);
+                    if Self::hits(first) {
+                        records.swap(at - 1, at);
+                        records[at - 1].seq = first;
+                        records[at].seq = second;
+                    }
+                }
+            }
+            _ => {}
+        }
+        records
+    }
+
+    /// What a lane learns of earlier messages.
+    fn recall(&self, mut records: Vec<Record>) -> Vec<Record> {
+        if self.bug == Bug::LostDeduplication {
+            for record in &mut records {
+                let other = format!("other-{}", record.seq);
+                if let Ok(other) = ClientMsgId::parse(&other) {
+                    record.client_msg_id = other;
+                }
+            }
+        }
+        records
     }
 }
 
@@ -144,7 +168,9 @@ impl MessageLog for Broken {
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
         Box::pin(async move {
             let records = self.store.read(conversation, range, direction, page).await?;
-            Ok(self.read_back(records))
+            // Only a lane asks for such pages.
+            let is_for_lane = page == crate::hub::SCAN_PAGE;
+            Ok(if is_for_lane { self.recall(records) } else { self.show(records) })
         })
     }
 }
@@ -188,7 +214,13 @@ impl ConversationIndex for Broken {
         after: Option<ConversationId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
-        self.store.conversations(user, after, limit)
+        Box::pin(async move {
+            let mut listed = self.store.conversations(user, after, limit).await?;
+            if self.bug == Bug::UnlistedConversation {
+                listed.retain(|conversation| conversation.as_bytes()[15] % 2 == 0);
+            }
+            Ok(listed)
+        })
     }
 }
 

@@ -18,6 +18,35 @@ pub struct Gateway {
     pub data: PathBuf,
 }
 
+/// A gateway that does not serve yet; killed when dropped.
+pub struct Starting(Gateway);
+
+impl Starting {
+    pub fn spawn(data: &Path, options: &Options) -> Self {
+        let child = Gateway::command(data, options).spawn().unwrap();
+        let address = options.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self(Gateway { child, address, data: data.into() })
+    }
+
+    /// Waits until it serves; `None` if it ended before.
+    pub fn ready(mut self) -> Option<Gateway> {
+        let mut lines = BufReader::new(self.0.child.stdout.take().unwrap()).lines();
+        while let Some(Ok(line)) = lines.next() {
+            if let Some(address) = line.strip_prefix("ready ") {
+                self.0.address = address.trim().parse().unwrap();
+                return Some(self.0);
+            }
+        }
+        let _ = self.0.child.wait();
+        None
+    }
+
+    /// SIGKILL, wherever its start has come to.
+    pub fn kill(self) {
+        self.0.kill();
+    }
+}
+
 /// What a test sets about a gateway.
 #[derive(Default, Clone)]
 pub struct Options {
@@ -42,6 +71,10 @@ impl Gateway {
 
     /// `None` if it ended before it served; its log tells why.
     pub fn try_start(data: &Path, options: &Options) -> Option<Self> {
+        Starting::spawn(data, options).ready()
+    }
+
+    fn command(data: &Path, options: &Options) -> Command {
         let listen = options.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
         for (name, _) in std::env::vars_os() {
@@ -55,22 +88,8 @@ impl Gateway {
         for (name, value) in &options.env {
             command.env(name, value);
         }
-        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            match lines.next() {
-                Some(Ok(line)) => {
-                    if let Some(address) = line.strip_prefix("ready ") {
-                        break address.trim().parse().unwrap();
-                    }
-                }
-                _ => {
-                    let _ = child.wait();
-                    return None;
-                }
-            }
-        };
-        Some(Self { child, address, data: data.into() })
+        command.stdout(Stdio::piped()).stdin(Stdio::null());
+        command
     }
 
     /// SIGKILL: nothing is written, nothing is said.
