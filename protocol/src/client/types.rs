@@ -125,7 +125,7 @@ pub enum Origin {
     /// Made just now, never used.
     Fresh,
     /// May have been sent before. `after` is a number that the message's own cannot be at or
-    /// below, as [`StoreOp::Accepted`] said it, or 0 when nothing is known.
+    /// below: [`Client::known_head`](super::Client::known_head) when it was accepted, or 0.
     MaybeSent {
         /// Lower bound, exclusive.
         after: Seq,
