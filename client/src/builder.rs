@@ -198,11 +198,11 @@ impl Builder {
 
         let mut config = self.rules;
         config.seed = rand::random();
-        let max_outbox_bytes = config.max_outbox_bytes;
+        let bounds = (config.max_outbox_entries, config.max_outbox_bytes);
         // What is on its way through the outbox is counted by the driver; and what waited before
         // is always taken.
         config.max_outbox_bytes = usize::MAX;
-        config.max_outbox_entries = config.max_outbox_entries.max(waiting.len());
+        config.max_outbox_entries = usize::MAX;
         let mut rules = Rules::new(config, restored, Instant::now());
         for message in waiting {
             if let Err(error) = rules.send(message.into_outgoing()) {
@@ -220,7 +220,7 @@ impl Builder {
             event_sender,
             consumed.clone(),
             tokens,
-            max_outbox_bytes,
+            bounds,
             dialer,
             backoff,
         );

@@ -73,7 +73,9 @@ pub(crate) struct Driver {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) consumed: Arc<Consumed>,
     pub(crate) tokens: TokenSource,
+    /// Bounds of what waits, with what is on its way into the outbox.
     pub(crate) max_outbox_bytes: usize,
+    pub(crate) max_outbox_entries: usize,
     dialer: Option<Dialer>,
     line: Line,
     backoff: Backoff,
@@ -119,7 +121,7 @@ impl Driver {
         events: mpsc::Sender<Event>,
         consumed: Arc<Consumed>,
         tokens: TokenSource,
-        max_outbox_bytes: usize,
+        (max_outbox_entries, max_outbox_bytes): (usize, usize),
         dialer: Dialer,
         backoff: Backoff,
     ) -> Self {
@@ -131,6 +133,7 @@ impl Driver {
             consumed,
             tokens,
             max_outbox_bytes,
+            max_outbox_entries,
             dialer: Some(dialer),
             line: Line::Waiting(Instant::now()),
             backoff,
@@ -318,8 +321,11 @@ impl Driver {
         let on_the_way: usize =
             self.accepting.values().map(|other| other.message.payload.len()).sum();
         let bytes = self.rules.unacked_bytes() + on_the_way + message.payload.len();
-        if bytes > self.max_outbox_bytes || self.accepting.contains_key(&message.id) {
-            let entries = self.rules.unacked() + self.accepting.len();
+        if self.accepting.contains_key(&message.id) {
+            return drop(reply.send(Err(OutgoingError::DuplicateId(message.id).into())));
+        }
+        let entries = self.rules.unacked() + self.accepting.len();
+        if bytes > self.max_outbox_bytes || entries >= self.max_outbox_entries {
             return drop(reply.send(Err(OutgoingError::Full { entries }.into())));
         }
         let after = match message.origin {

@@ -13,7 +13,8 @@ use skein_protocol::{ALPN, Code, wire};
 use skein_storage::Store;
 use skein_storage::embedded::{EmbeddedOptions, EmbeddedStore};
 use skein_transport::{
-    Bound, Engine, EngineConfig, Keys, KeysError, Mailbox, ServerTls, StartError, TlsOptions,
+    AddressValidation, Bound, Engine, EngineConfig, Keys, KeysError, Mailbox, ServerTls,
+    StartError, TlsOptions,
 };
 use tokio::runtime::Handle;
 
@@ -143,6 +144,10 @@ fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
     engine.limits.max_connections =
         (config.limits.max_sessions + config.limits.max_handshakes).div_ceil(shards) * 5 / 4;
     engine.limits.max_handshakes = config.limits.max_handshakes.div_ceil(shards);
+    // From half of them on a client must prove its address first, so that whoever sends from
+    // addresses that are not its own can fill that half alone.
+    let unproven = engine.limits.max_handshakes / 2;
+    engine.validation = AddressValidation::UnderPressure(unproven.min(UNPROVEN_HANDSHAKES));
     engine.limits.outbox_bytes = config.limits.outbox_bytes;
     engine.limits.mailbox = MAILBOX;
     engine.limits.handshake_timeout = config.session.hello_timeout;
@@ -152,6 +157,10 @@ fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
     engine.quic.idle_timeout = Some(2 * config.session.heartbeat_interval + IDLE_SLACK);
     engine
 }
+
+/// Handshakes in progress on a shard, about 20 KB each, from which on addresses are checked
+/// although there is room for more.
+const UNPROVEN_HANDSHAKES: usize = 256;
 
 /// Added to two heartbeat intervals, so that QUIC never gives up before the heartbeat does.
 const IDLE_SLACK: Duration = Duration::from_secs(10);

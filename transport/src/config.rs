@@ -135,7 +135,8 @@ pub struct QuicConfig {
     /// Unread bytes a peer may send on all streams of a connection: the most that a peer whose
     /// bytes are never read can make this side keep.
     pub connection_window: u32,
-    /// Bytes QUIC takes for sending before they are acknowledged.
+    /// Bytes QUIC takes for sending before they are acknowledged. Streams of priority 0 and above
+    /// may go 32 KB beyond, so that bulk of a lower priority never stands in front of them.
     pub send_window: u32,
     /// Bidirectional streams the peer may have open. Each permitted one costs a table entry at
     /// once, so this is small; 3 fit into the smallest table, a fourth costs 170 bytes.

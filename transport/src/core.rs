@@ -57,6 +57,8 @@ pub(crate) struct CoreConfig {
     pub(crate) client: Option<ClientConfig>,
     pub(crate) limits: Limits,
     pub(crate) validation: AddressValidation,
+    /// Of each connection, bytes.
+    pub(crate) send_window: u32,
     /// The socket never fragments, so larger datagrams may be tried.
     pub(crate) allow_mtud: bool,
     /// The socket is IPv6 and takes IPv4 addresses in their mapped form.
@@ -264,7 +266,7 @@ impl Core {
         if self.slots.len() <= handle.0 {
             self.slots.resize_with(handle.0 + 1, Slot::default);
         }
-        let mut conn = Box::new(Conn::new(quic));
+        let mut conn = Box::new(Conn::new(quic, self.config.send_window));
         conn.announced = announced;
         conn.timer = Some(self.now + self.config.limits.handshake_timeout);
         mark_dirty(&mut self.dirty, &mut conn, handle.0);

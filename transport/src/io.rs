@@ -93,7 +93,8 @@ impl<'a> Io<'a> {
         }
     }
 
-    /// Streams of a higher number go first; 0 unless set.
+    /// Streams of a higher number go first; 0 unless set. Give bulk a negative number: it then
+    /// never fills the window that live messages need.
     pub fn set_priority(&mut self, conn: ConnId, stream: StreamId, priority: i32) {
         if let Some(slot) = self.core.alive(conn).filter(|slot| slot.may_send(stream)) {
             let _ = slot.quic.send_stream(stream).set_priority(priority);

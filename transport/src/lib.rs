@@ -14,7 +14,50 @@
 //!             ^ timers.rs, mailbox.rs
 //! ```
 //!
-//! Nothing here knows of chat.
+//! Nothing here knows of chat. A server that sends everything back:
+//!
+//! ```no_run
+//! use skein_transport::*;
+//!
+//! struct Echo;
+//!
+//! impl Driver for Echo {
+//!     type Mail = ();
+//!     fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
+//!         println!("{conn} from {:?}", io.remote_address(conn));
+//!     }
+//!     fn on_stream_opened(&mut self, _: &mut Io<'_>, _: ConnId, _: StreamId) {}
+//!     fn on_readable(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
+//!         // As long as there is room for the answer; the rest waits in the peer's window.
+//!         while io.outbox_bytes(conn) < 64 << 10 {
+//!             match io.read(conn, stream) {
+//!                 Read::Chunk(bytes) => drop(io.write(conn, stream, bytes)),
+//!                 Read::Fin => drop(io.finish(conn, stream)),
+//!                 Read::Reset(code) => io.reset(conn, stream, code),
+//!                 Read::Blocked => return,
+//!             }
+//!         }
+//!     }
+//!     fn on_writable(&mut self, _: &mut Io<'_>, _: ConnId) {}
+//!     fn on_timer(&mut self, _: &mut Io<'_>, _: ConnId) {}
+//!     fn on_closed(&mut self, _: &mut Io<'_>, conn: ConnId, reason: CloseReason) {
+//!         println!("{conn} left: {reason:?}");
+//!     }
+//!     fn on_mail(&mut self, _: &mut Io<'_>, (): ()) {}
+//! }
+//!
+//! # fn run(
+//! #     chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+//! #     key: rustls::pki_types::PrivateKeyDer<'static>,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let keys = Keys::load_or_create("transport.key")?;
+//! let tls = ServerTls::new(chain, key, &[b"echo/1"], &keys, &TlsOptions::default())?;
+//! let engine = Engine::start(EngineConfig::server("[::]:4433".parse()?, tls, keys), |_| Echo)?;
+//! std::thread::sleep(std::time::Duration::from_secs(60));
+//! engine.stop(0, b"going away", std::time::Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod core;

@@ -85,6 +85,7 @@ impl<D: Driver> SimShard<D> {
             client,
             limits: config.limits.clone(),
             validation: config.validation,
+            send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,
             counters: seat.inbox.counters.clone(),

@@ -10,6 +10,11 @@ use crate::driver::WriteError;
 /// What a queued piece counts beside its bytes: about its place in the queue.
 pub(crate) const PIECE_COST: usize = 64;
 
+/// Bytes beyond the send window that streams of priority 0 and above may hand to QUIC. Without them
+/// a bulk transfer that fills the window would hold a live message back until the peer has
+/// acknowledged some of it, whatever the priorities say.
+const LIVE_RESERVE: u64 = 32 << 10;
+
 /// A place for a connection. The generation rises each time the place is vacated.
 #[derive(Default)]
 pub(crate) struct Slot {
@@ -20,6 +25,8 @@ pub(crate) struct Slot {
 /// A connection. Boxed: a slab of these would grow in steps of megabytes.
 pub(crate) struct Conn {
     pub(crate) quic: Connection,
+    /// Bytes that QUIC takes of bulk streams, see [`LIVE_RESERVE`].
+    send_window: u32,
     /// Only there while something waits.
     outbox: Option<Box<Outbox>>,
     /// The driver's deadline; before the handshake is over, the limit for that.
@@ -57,9 +64,10 @@ impl Outbox {
 }
 
 impl Conn {
-    pub(crate) fn new(quic: Connection) -> Self {
+    pub(crate) fn new(quic: Connection, send_window: u32) -> Self {
         Self {
             quic,
+            send_window,
             outbox: None,
             timer: None,
             dirty: false,
@@ -173,6 +181,19 @@ impl Conn {
     /// Gives QUIC what it takes. `true`: all of it; otherwise `bytes` is the rest, and QUIC will
     /// say when there is room.
     fn offer(&mut self, stream: StreamId, bytes: &mut Bytes) -> Result<bool, WriteError> {
+        let live = self.quic.send_stream(stream).priority().is_ok_and(|priority| priority >= 0);
+        let window = u64::from(self.send_window);
+        self.quic.set_send_window(window + if live { LIVE_RESERVE } else { 0 });
+        let offered = self.offer_within_window(stream, bytes);
+        self.quic.set_send_window(window);
+        offered
+    }
+
+    fn offer_within_window(
+        &mut self,
+        stream: StreamId,
+        bytes: &mut Bytes,
+    ) -> Result<bool, WriteError> {
         let mut sender = self.quic.send_stream(stream);
         // Once more after a partial write: only a refusal makes QUIC remember to call back.
         while !bytes.is_empty() {

@@ -214,12 +214,14 @@ impl Driver for Gateway {
     }
 
     fn on_stopped(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId, _code: VarInt) {
-        self.with(io, conn, |_, _, session| {
+        self.with(io, conn, |_, io, session| {
             if session.live == Some(stream) {
                 let reason = "the live stream was stopped";
                 return Err(Close::because(Code::ProtocolViolation, reason));
             }
             session.bulk.retain(|bulk| bulk.stream != stream);
+            // QUIC counts a stream as open until its other half has been dealt with too.
+            io.stop_sending(conn, stream, VarInt::from_u32(0));
             Ok(())
         });
     }

@@ -93,6 +93,7 @@ impl Gateway {
                 return;
             }
             Err(WriteError::Closed) => {
+                io.stop_sending(conn, stream, VarInt::from_u32(0));
                 session.bulk.swap_remove(place);
                 return;
             }

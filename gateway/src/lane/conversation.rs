@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use skein_protocol::server::Send;
-use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
+use skein_protocol::{ConversationId, DeviceId, Seq, UserId};
 use skein_storage::{Append, CursorPair, CursorUpdate, Record};
 use skein_transport::ConnId;
 
 use super::window::{Key, Window};
-use super::{Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, refuse_send};
+use super::{Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, size_of_send};
 
 /// Records in one append: bounds the time that a batch holds others up.
 const MAX_BATCH_RECORDS: usize = 512;
@@ -114,26 +114,10 @@ impl Conversation {
         !std::mem::replace(&mut self.used, false) && idle
     }
 
-    /// Lets a send wait if its device is being scanned; gives it back if not.
-    pub(super) fn join_scan(
-        &mut self,
-        origin: Origin,
-        send: Send,
-        max: usize,
-        effects: &mut Vec<Effect>,
-    ) -> Option<(Origin, Send)> {
-        let scanning = self
-            .scanning
-            .iter_mut()
-            .find(|s| s.sender.0 == origin.user && s.sender.1 == origin.device);
-        match scanning {
-            None => return Some((origin, send)),
-            Some(scanning) if scanning.deferred.len() < max => {
-                scanning.deferred.push((origin, send));
-            }
-            Some(_) => refuse_send(origin.conn, &send, Code::Overloaded, effects),
-        }
-        None
+    /// What waits behind the scan of this device; `None` if it is not being scanned.
+    pub(super) fn deferred(&mut self, origin: &Origin) -> Option<&mut Vec<(Origin, Send)>> {
+        let same = |s: &&mut Scanning| s.sender.0 == origin.user && s.sender.1 == origin.device;
+        self.scanning.iter_mut().find(same).map(|scanning| &mut scanning.deferred)
     }
 
     pub(super) fn begin_scan(
@@ -277,7 +261,8 @@ impl Conversation {
             }
             sends.push((pending.origin, send));
         }
-        sends.extend(self.scanning.into_iter().flat_map(|scanning| scanning.deferred));
+        let deferred = self.scanning.into_iter().flat_map(|scanning| scanning.deferred);
+        sends.extend(deferred.inspect(|(_, send)| freed += size_of_send(send)));
         (sends, freed)
     }
 

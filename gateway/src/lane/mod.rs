@@ -35,14 +35,16 @@ pub use window::Key;
 pub struct LaneConfig {
     /// Durable messages of a conversation whose keys stay in memory.
     pub dedup_window: usize,
-    /// Bytes of messages that may wait in this lane; over it sends are refused with "overloaded".
+    /// Bytes of messages that may wait in this lane, for whatever they wait; over it sends are
+    /// refused with "overloaded".
     pub max_bytes: usize,
     /// Messages of one conversation that may wait, so that a lookup stays short.
     pub max_waiting: usize,
     /// Conversations in memory; idle ones over it are forgotten.
     pub max_conversations: usize,
     /// Conversations that may be on their way from the store. Over it sends are refused with
-    /// "overloaded" and cursors dropped: a stranger can name any number of conversations.
+    /// "overloaded" and cursors dropped: a stranger can name any number of conversations. Cursors
+    /// may take half of it, so that a flood of them keeps nobody from writing.
     pub max_loading: usize,
 }
 
@@ -229,13 +231,17 @@ impl Lane {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
+        let size = size_of(&command);
+        let fits = self.bytes + size <= self.config.max_bytes;
+        let may_load = self.loading < self.max_loading_for(&command);
         match self.slots.get_mut(&conversation) {
             Some(Slot::Ready(_)) => self.apply(conversation, command, now_ms, effects),
-            Some(Slot::Loading(queue)) if queue.len() < self.config.max_waiting => {
+            Some(Slot::Loading(queue)) if fits && queue.len() < self.config.max_waiting => {
+                self.bytes += size;
                 queue.push(command);
             }
             Some(Slot::Loading(_)) => refuse(&command, Code::Overloaded, effects),
-            None if self.loading < self.config.max_loading => {
+            None if fits && may_load => {
                 let begin = begin_with(&command);
                 self.start_loading(conversation, begin, vec![command], effects);
             }
@@ -255,6 +261,8 @@ impl Lane {
             return;
         };
         self.loading -= 1;
+        // Counted again by whatever it waits for next.
+        self.bytes -= queue.iter().map(size_of).sum::<usize>();
         match loaded {
             Ok(Some(loaded)) => {
                 let state = Conversation::new(loaded, self.config.dedup_window);
@@ -289,6 +297,8 @@ impl Lane {
         let Some(deferred) = state.end_scan(&scan.sender) else {
             return;
         };
+        // Counted again by whatever it waits for next.
+        self.bytes -= deferred.iter().map(|(_, send)| size_of_send(send)).sum::<usize>();
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -434,10 +444,17 @@ impl Lane {
         let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
             return;
         };
-        let Some((origin, send)) = state.join_scan(origin, send, self.config.max_waiting, effects)
-        else {
+        let size = size_of_send(&send);
+        let full = self.bytes + size > self.config.max_bytes;
+        if let Some(deferred) = state.deferred(&origin) {
+            if full || deferred.len() >= self.config.max_waiting {
+                refuse_send(origin.conn, &send, Code::Overloaded, effects);
+            } else {
+                self.bytes += size;
+                deferred.push((origin, send));
+            }
             return;
-        };
+        }
         let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
         if state.answer_known(conversation, key, &origin, &send, effects) {
             return;
@@ -446,13 +463,15 @@ impl Lane {
         if let Some(from) = from
             && from < state.window_first()
         {
+            if full {
+                refuse_send(origin.conn, &send, Code::Overloaded, effects);
+                return;
+            }
+            self.bytes += size;
             effects.push(Effect::Scan(state.begin_scan(conversation, from, key, origin, send)));
             return;
         }
-        let size = send.payload.len() + MESSAGE_OVERHEAD;
-        let full = self.bytes + size > self.config.max_bytes
-            || state.waiting_len() >= self.config.max_waiting;
-        if full {
+        if full || state.waiting_len() >= self.config.max_waiting {
             refuse_send(origin.conn, &send, Code::Overloaded, effects);
             return;
         }
@@ -460,6 +479,14 @@ impl Lane {
         state.enqueue(key, origin, send, size, now_ms);
         if let Some(append) = state.next_append(conversation) {
             effects.push(Effect::Append(append));
+        }
+    }
+
+    /// How many conversations may be on their way before this command may not start another.
+    fn max_loading_for(&self, command: &Command) -> usize {
+        match command {
+            Command::Send(..) => self.config.max_loading,
+            Command::Cursor(..) | Command::TellIfPast(..) => self.config.max_loading.div_ceil(2),
         }
     }
 
@@ -471,6 +498,7 @@ impl Lane {
         effects: &mut Vec<Effect>,
     ) {
         self.loading += 1;
+        self.bytes += queue.iter().map(size_of).sum::<usize>();
         self.slots.insert(conversation, Slot::Loading(queue));
         let tail = self.config.dedup_window;
         effects.push(Effect::Load(Load { conversation, begin, tail }));
@@ -519,6 +547,18 @@ pub struct Peek {
     pub members: Arc<[UserId]>,
     /// Their cursors.
     pub cursors: Vec<CursorPair>,
+}
+
+/// What a waiting command counts for in the lane's bytes: cursors are small and few.
+fn size_of(command: &Command) -> usize {
+    match command {
+        Command::Send(_, send) => size_of_send(send),
+        Command::Cursor(..) | Command::TellIfPast(..) => 0,
+    }
+}
+
+fn size_of_send(send: &Send) -> usize {
+    send.payload.len() + MESSAGE_OVERHEAD
 }
 
 /// The members that a first message to a user begins a conversation with.

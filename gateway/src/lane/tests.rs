@@ -396,3 +396,65 @@ fn a_stranger_and_an_unknown_conversation_are_refused() {
     let [Effect::Refuse(_, refusal)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(refusal.code, Code::UnknownConversation);
 }
+
+/// A message of 1,000 bytes to somebody.
+fn large(device_no: usize, to: &str, retry: Option<Seq>) -> (ConversationId, Command) {
+    let peer = UserId::parse(to).unwrap();
+    let origin = origin(device_no);
+    let conversation = ConversationId::one_to_one(&origin.user, &peer);
+    let send = Send {
+        target: Target::User(peer),
+        client_msg_id: ClientMsgId::parse("large").unwrap(),
+        content_type: String::new(),
+        payload: Bytes::from_static(&[b'x'; 1_000]),
+        retry_after_seq: retry,
+    };
+    (conversation, Command::Send(origin, send))
+}
+
+#[test]
+fn bytes_are_bounded_whatever_the_messages_wait_for() {
+    let fits = 5;
+    let mut lane = World::lane();
+    lane.config.max_bytes = fits * (1_000 + MESSAGE_OVERHEAD);
+    lane.config.max_loading = 100;
+    let mut effects = Vec::new();
+    for n in 0..20 {
+        // One conversation that is asked for again and again, and others.
+        let to = if n % 2 == 0 { "same".to_owned() } else { format!("user{n}") };
+        let (conversation, command) = large(0, &to, None);
+        lane.handle_command(conversation, command, 0, &mut effects);
+        assert!(lane.waiting_bytes() <= lane.config.max_bytes);
+    }
+    let refused = effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count();
+    assert_eq!(refused, 20 - fits);
+
+    // Behind a scan likewise.
+    let mut world = World::new(false);
+    late_repeat().into_iter().for_each(|step| world.step(step));
+    world.lane.config.max_bytes = world.lane.waiting_bytes() + fits * (1_000 + MESSAGE_OVERHEAD);
+    for _ in 0..20 {
+        world.command(large(0, "bob", None).1);
+        assert!(world.lane.waiting_bytes() <= world.lane.config.max_bytes);
+    }
+    world.settle();
+    assert_eq!(world.lane.waiting_bytes(), 0);
+}
+
+#[test]
+fn strange_cursors_leave_room_for_conversations_that_begin() {
+    let mut lane = World::lane();
+    let mut effects = Vec::new();
+    for n in 0..20 {
+        let mut id = [n; 16];
+        id[0] = 1;
+        let strange = ConversationId::parse(&id).unwrap();
+        let cursor = Command::Cursor(origin(0), CursorKind::Read, Seq::MAX);
+        lane.handle_command(strange, cursor, 0, &mut effects);
+    }
+    assert_eq!(effects.len(), lane.config.max_loading / 2);
+    effects.clear();
+    let (conversation, command) = large(0, "friend", None);
+    lane.handle_command(conversation, command, 0, &mut effects);
+    assert!(matches!(effects[..], [Effect::Load(_)]), "{effects:?}");
+}

@@ -11,7 +11,7 @@ use skein_gateway::dev::DevFiles;
 use skein_gateway::token::{Grant, Signer};
 use skein_protocol::{DeviceId, UserId};
 
-/// A running gateway; killed when dropped.
+/// A running gateway; killed when dropped. A test fails if its gateway panicked anywhere.
 pub struct Gateway {
     child: Child,
     pub address: SocketAddr,
@@ -38,6 +38,7 @@ impl Starting {
             }
         }
         let _ = self.0.child.wait();
+        eprint!("{}", self.0.log());
         None
     }
 
@@ -88,7 +89,8 @@ impl Gateway {
         for (name, value) in &options.env {
             command.env(name, value);
         }
-        command.stdout(Stdio::piped()).stdin(Stdio::null());
+        let log = std::fs::File::options().create(true).append(true).open(data.join(LOG)).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command
     }
 
@@ -109,10 +111,24 @@ impl Gateway {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Everything that gateways on this folder have written to standard error.
+    pub fn log(&self) -> String {
+        log_of(&self.data)
+    }
+
     /// Resident memory in bytes, where the system tells.
     pub fn resident_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that was ever resident, in bytes, where the system tells.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let line = status.lines().find(|line| line.starts_with(field))?;
         let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kib * 1024)
     }
@@ -131,7 +147,20 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            eprint!("{log}");
+        } else {
+            assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
+        }
     }
+}
+
+/// Standard error of the gateways, in their folder.
+const LOG: &str = "stderr.log";
+
+fn log_of(data: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(data.join(LOG)).unwrap_or_default()).into_owned()
 }
 
 /// A token by the development key of this folder.

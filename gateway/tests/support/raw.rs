@@ -15,10 +15,28 @@ use skein_protocol::wire::{self, client_frame, server_frame};
 use skein_protocol::{ALPN, limits};
 
 /// Longest wait for anything that must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client endpoint that trusts the development certificate of `data`.
 pub fn endpoint(data: &Path, alpn: &[u8]) -> quinn::Endpoint {
+    let crypto = QuicClientConfig::try_from(tls(data, &[alpn])).unwrap();
+    endpoint_with(Arc::new(crypto), quinn::TransportConfig::default())
+}
+
+/// A client endpoint with ways of its own.
+pub fn endpoint_with(
+    crypto: Arc<dyn quinn::crypto::ClientConfig>,
+    transport: quinn::TransportConfig,
+) -> quinn::Endpoint {
+    let mut config = quinn::ClientConfig::new(crypto);
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    endpoint.set_default_client_config(config);
+    endpoint
+}
+
+/// TLS that trusts the development certificate of `data` and offers these protocols.
+pub fn tls(data: &Path, alpn: &[&[u8]]) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(data.join("dev/ca.pem")).unwrap();
     roots.add(ca).unwrap();
@@ -28,11 +46,8 @@ pub fn endpoint(data: &Path, alpn: &[u8]) -> quinn::Endpoint {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    endpoint.set_default_client_config(config);
-    endpoint
+    tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    tls
 }
 
 /// One connection with its live stream.
@@ -40,6 +55,12 @@ pub struct Raw {
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
     pub send: quinn::SendStream,
+    pub reader: Reader,
+}
+
+/// The receiving half of the live stream.
+pub struct Reader {
+    connection: quinn::Connection,
     recv: quinn::RecvStream,
     decoder: Decoder,
 }
@@ -47,19 +68,32 @@ pub struct Raw {
 impl Raw {
     /// Connects and opens the live stream, without a word on it.
     pub async fn connect(address: SocketAddr, data: &Path) -> Self {
-        let endpoint = endpoint(data, ALPN);
+        Self::connect_from(endpoint(data, ALPN), address).await
+    }
+
+    /// The same, from an endpoint of the test's own making.
+    pub async fn connect_from(endpoint: quinn::Endpoint, address: SocketAddr) -> Self {
         let connection = endpoint.connect(address, "localhost").unwrap().await.unwrap();
         let (send, recv) = connection.open_bi().await.unwrap();
-        Self { endpoint, connection, send, recv, decoder: Decoder::new() }
+        let decoder = Decoder::new();
+        let reader = Reader { connection: connection.clone(), recv, decoder };
+        Self { endpoint, connection, send, reader }
     }
 
     /// Connects and logs in.
     pub async fn login(address: SocketAddr, data: &Path, token: &str, device: &str) -> Self {
         let mut raw = Self::connect(address, data).await;
-        raw.hello(token, device).await;
-        let welcome = raw.next().await.unwrap();
-        assert!(matches!(welcome, server_frame::Kind::Welcome(_)), "{welcome:?}");
+        raw.enter(token, device).await;
         raw
+    }
+
+    /// Says Hello and is welcomed.
+    pub async fn enter(&mut self, token: &str, device: &str) -> wire::Welcome {
+        self.hello(token, device).await;
+        match self.next().await.unwrap() {
+            server_frame::Kind::Welcome(welcome) => welcome,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn hello(&mut self, token: &str, device: &str) {
@@ -99,7 +133,12 @@ impl Raw {
 
     /// The next frame; the code of the close if the gateway closes.
     pub async fn next(&mut self) -> Result<server_frame::Kind, u64> {
-        tokio::time::timeout(PATIENCE, self.next_frame()).await.expect("nothing comes")
+        self.reader.next().await
+    }
+
+    /// The gateway need not send anything more on the live stream.
+    pub fn stop_reading(&mut self) {
+        self.reader.recv.stop(0u32.into()).unwrap();
     }
 
     /// The next frame that `pick` takes; others are passed over.
@@ -143,9 +182,7 @@ impl Raw {
 
     /// The code with which the gateway closes.
     pub async fn closed(&mut self) -> u64 {
-        let closed = self.connection.closed();
-        let error = tokio::time::timeout(PATIENCE, closed).await.expect("it is not closed");
-        close_code(&error)
+        close_code(&lost(&self.connection).await)
     }
 
     /// Asks on a bulk stream and reads the whole answer.
@@ -174,6 +211,13 @@ impl Raw {
         }
         messages
     }
+}
+
+impl Reader {
+    /// The next frame; the code of the close if the gateway closes.
+    pub async fn next(&mut self) -> Result<server_frame::Kind, u64> {
+        tokio::time::timeout(PATIENCE, self.next_frame()).await.expect("nothing comes")
+    }
 
     async fn next_frame(&mut self) -> Result<server_frame::Kind, u64> {
         loop {
@@ -192,6 +236,11 @@ impl Raw {
     }
 }
 
+/// Why the connection is lost, once it is.
+pub async fn lost(connection: &quinn::Connection) -> quinn::ConnectionError {
+    tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is not closed")
+}
+
 /// The application's code of a close.
 pub fn close_code(error: &quinn::ConnectionError) -> u64 {
     match error {
@@ -200,7 +249,8 @@ pub fn close_code(error: &quinn::ConnectionError) -> u64 {
     }
 }
 
-fn frames(bytes: Bytes) -> Vec<server_frame::Kind> {
+/// The frames of a whole stream.
+pub fn frames(bytes: Bytes) -> Vec<server_frame::Kind> {
     let mut frames = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
