@@ -116,7 +116,8 @@ settings! {
         max_sessions: usize = 100_000, count("sessions", 1, 16_000_000);
         /// Devices of one user that may be online at once.
         max_devices_per_user: usize = 16, count("devices", 1, 1024);
-        /// Connections whose handshake is not finished, in all. Further ones are not answered.
+        /// Connections whose handshake is not finished, in all. Further ones are refused;
+        /// before that, clients must prove their address.
         max_handshakes: usize = 4096, count("handshakes", 16, 1_000_000);
         /// Bytes that wait for one session to read them. What does not fit is not queued: the
         /// session is told that it is behind, and reads from the log. At least twice

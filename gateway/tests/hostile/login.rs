@@ -17,7 +17,7 @@ fn hello(token: String) -> wire::Hello {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_say_hello_is_closed() {
-    let options = Options::default().env("SKEIN_SESSION__HELLO_TIMEOUT", "1s");
+    let options = Options::default().env("SKEIN_SESSION__HELLO_TIMEOUT", "2s");
     let scene = Scene::start(options).await;
     let mut crowd = Vec::new();
     for n in 0..200 {

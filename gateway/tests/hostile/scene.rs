@@ -14,7 +14,7 @@ use crate::support::raw::{PATIENCE, Raw, endpoint_with, tls};
 
 /// What an attack may make the gateway's memory grow by unless it stores much: caches and buffers
 /// of the store and of the allocator, several times over.
-pub const SMALL: u64 = 32 << 20;
+pub const SMALL: u64 = 16 << 20;
 
 /// A gateway under attack.
 pub struct Scene {
