@@ -167,6 +167,15 @@ fn sends_without_an_answer_are_counted() {
     assert_eq!(refusal.code, Code::TooManySends);
     session.answered();
     assert!(matches!(say(&mut session, Kind::Send(send("m3"))), Ok(Some(Event::Send(_)))));
+    // Answers that were lost inside the gateway must not keep their places for ever.
+    session.forget_unanswered();
+    for id in ["m1", "m2"] {
+        assert!(matches!(say(&mut session, Kind::Send(send(id))), Ok(Some(Event::Send(_)))));
+    }
+    assert!(matches!(say(&mut session, Kind::Send(send("m3"))), Ok(Some(Event::Refused(_)))));
+    // One that was not lost after all comes late and does no harm.
+    (0..9).for_each(|_| session.answered());
+    assert!(matches!(say(&mut session, Kind::Send(send("m3"))), Ok(Some(Event::Send(_)))));
 }
 
 #[test]
