@@ -34,6 +34,9 @@ const MAX_ROUNDS: u64 = 3_000_000;
 /// backoff is a minute, and one conversation's messages go one by one.
 const SETTLE: Duration = Duration::from_secs(900);
 
+/// The same with a planted bug. Too short to be a proof, so its end does not count as one.
+const SETTLE_BROKEN: Duration = Duration::from_secs(150);
+
 /// Lines of the story that are kept.
 const STORY: usize = 60;
 
@@ -48,6 +51,17 @@ enum Plan {
     DrainEnds(u64),
     /// Restarts a gateway whose store may have stopped.
     OperatorComes,
+}
+
+/// How a life ended badly.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    /// Something was seen that must never be.
+    Seen(String),
+    /// Somebody still waits for something.
+    NoRest(String),
+    /// A panic.
+    Panic(String),
 }
 
 pub(crate) struct World {
@@ -70,6 +84,7 @@ pub(crate) struct World {
     commit_millis: u64,
     messages: u64,
     rounds: u64,
+    settle: Duration,
     /// The last things that happened, for whoever looks into a failure.
     story: VecDeque<String>,
 }
@@ -100,6 +115,7 @@ impl World {
             commit_millis: 4,
             messages: 0,
             rounds: 0,
+            settle: if bug.is_some() { SETTLE_BROKEN } else { SETTLE },
             story: VecDeque::new(),
             random,
         };
@@ -111,7 +127,7 @@ impl World {
     }
 
     /// Trouble for so many steps, then peace; what was wrong, if anything.
-    pub(crate) fn live(&mut self, steps: usize) -> Result<(), String> {
+    pub(crate) fn live(&mut self, steps: usize) -> Result<(), Wrong> {
         for _ in 0..steps {
             self.trouble();
             let most = if self.random.chance(6) { 9000 } else { 120 };
@@ -131,12 +147,13 @@ impl World {
         self.verdict()
     }
 
-    fn verdict(&self) -> Result<(), String> {
-        self.oracle.wrong.clone().map_or(Ok(()), Err)
+    fn verdict(&self) -> Result<(), Wrong> {
+        let seen = |wrong| Err(Wrong::Seen(format!("{wrong}\n{}", self.story())));
+        self.oracle.wrong.clone().map_or(Ok(()), seen)
     }
 
-    fn settle(&mut self, cursors: bool) -> Result<(), String> {
-        let end = self.now + SETTLE;
+    fn settle(&mut self, cursors: bool) -> Result<(), Wrong> {
+        let end = self.now + self.settle;
         loop {
             self.run(Duration::from_secs(5));
             self.oracle.check_disk(&self.disk);
@@ -146,7 +163,9 @@ impl World {
             match self.oracle.unsettled(&installations, cursors, &self.disk) {
                 None if running => return Ok(()),
                 what if self.now > end => {
-                    return Err(format!("no rest after {SETTLE:?} of peace: {what:?}"));
+                    let after = self.settle;
+                    let what = format!("no rest after {after:?} of peace: {what:?}");
+                    return Err(Wrong::NoRest(format!("{what}\n{}", self.story())));
                 }
                 _ => {}
             }
@@ -162,7 +181,7 @@ impl World {
     }
 
     /// The last things that happened, and how everybody stands.
-    pub(crate) fn story(&self) -> String {
+    fn story(&self) -> String {
         let mut story: Vec<String> = self.story.iter().cloned().collect();
         for (at, device) in self.devices.iter().enumerate() {
             let app = device.app.as_ref().map(|app| app.driver().summary());
