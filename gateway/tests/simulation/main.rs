@@ -42,6 +42,23 @@ const SEEDS: u64 = 30;
 /// Seeds within which a planted bug must show.
 const SEEDS_FOR_A_BUG: u64 = 20;
 
+/// What each ordinary run meets many times; a proof without it would be none. Numbers are codes of
+/// the protocol: overload, a store that does not answer, one that has stopped, silence, GOAWAY.
+const TROUBLE: [&str; 7] = [
+    "gateways",
+    "mail lost",
+    "postponed 300",
+    "postponed 301",
+    "postponed 302",
+    "disconnected 121",
+    "disconnected 123",
+];
+
+/// Whether rare things must have happened in so many lives.
+fn are_many(seeds: std::ops::Range<u64>) -> bool {
+    seeds.end - seeds.start >= SEEDS
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
@@ -86,6 +103,11 @@ fn nothing_acknowledged_is_lost_and_everybody_converges() {
     println!("{seeds:?}: {tally:#?}");
     let count = |what: &str| tally.get(what).copied().unwrap_or(0);
     assert!(count("acked") > 0 && count("shown") > count("acked"), "nothing happened");
+    if are_many(seeds) {
+        for trouble in TROUBLE {
+            assert!(count(trouble) > 0, "{trouble}: never, so nothing is known about it");
+        }
+    }
 }
 
 #[test]
