@@ -308,7 +308,7 @@ impl Lane {
             }
         };
         let before = effects.len();
-        for (origin, send) in deferred {
+        for (origin, mut send) in deferred {
             let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
             let hit = found.iter().find(|(at, ..)| *at == key);
             if let Some(&(_, seq, time_ms)) = hit {
@@ -321,9 +321,12 @@ impl Lane {
                 }));
                 continue;
             }
-            // A key that was looked for is known not to be there; others are looked for in turn.
-            let looked = scan.keys.contains(&key).then_some(scan.to + 1);
-            self.send(scan.conversation, origin, send, looked, now_ms, effects);
+            // What was looked for is known not to be there, so what is there is not read again
+            // even if others have written on meanwhile. The rest is looked for in turn.
+            if scan.keys.contains(&key) {
+                send.retry_after_seq = send.retry_after_seq.max(Some(scan.to));
+            }
+            self.send(scan.conversation, origin, send, now_ms, effects);
         }
         // All that waits behind the next scan of this device is looked for in the same pass.
         if let Some(Slot::Ready(state)) = self.slots.get(&scan.conversation) {
@@ -411,7 +414,7 @@ impl Lane {
         }
         match command {
             Command::Send(origin, send) => {
-                self.send(conversation, origin, send, None, now_ms, effects);
+                self.send(conversation, origin, send, now_ms, effects);
             }
             Command::Cursor(origin, kind, seq) => {
                 let was_dirty = state.is_dirty();
@@ -431,13 +434,11 @@ impl Lane {
         }
     }
 
-    /// `looked`: the key is known not to be in the log below this number.
     fn send(
         &mut self,
         conversation: ConversationId,
         origin: Origin,
         send: Send,
-        looked: Option<Seq>,
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
@@ -459,7 +460,7 @@ impl Lane {
         if state.answer_known(conversation, key, &origin, &send, effects) {
             return;
         }
-        let from = send.retry_after_seq.map(|seq| seq.saturating_add(1).max(looked.unwrap_or(1)));
+        let from = send.retry_after_seq.map(|seq| seq.saturating_add(1));
         if let Some(from) = from
             && from < state.window_first()
         {

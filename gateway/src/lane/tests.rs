@@ -379,6 +379,39 @@ fn several_repeats_of_a_device_share_one_scan_after_the_first() {
 }
 
 #[test]
+fn what_was_looked_at_is_not_read_again_when_others_write_on() {
+    let mut world = World::new(false);
+    (0..3 * WINDOW).for_each(|_| world.step(Step::Send(0)));
+    world.settle();
+    for n in 0..3 {
+        let id = ClientMsgId::parse(&format!("unheard-{n}")).unwrap();
+        let sent = Sent { id, known_head: 0, acked: None };
+        world.model.sent[0].push(sent.clone());
+        world.send(0, &sent, true);
+    }
+    let mut scans = Vec::new();
+    for _ in 0..5 {
+        // Another device's message slides the window on during each scan.
+        world.step(Step::Send(1));
+        let is_scan = |effect: &Effect| matches!(effect, Effect::Scan(_));
+        while let Some(place) = world.model.open.iter().position(|effect| !is_scan(effect)) {
+            world.carry_out(place, true);
+        }
+        let [Effect::Scan(scan)] = &world.model.open[..] else { panic!("{:?}", world.model.open) };
+        scans.push(scan.from..=scan.to);
+        world.carry_out(0, true);
+    }
+    // The first looks for one, the second for those that waited behind it, too.
+    let mut read = scans[1].clone();
+    for scan in &scans[2..] {
+        assert_eq!(*scan.start(), read.end() + 1, "{scans:?}");
+        read = scan.clone();
+    }
+    world.settle();
+    world.check();
+}
+
+#[test]
 fn a_stranger_and_an_unknown_conversation_are_refused() {
     let mut world = World::new(false);
     world.step(Step::Send(0));
