@@ -21,8 +21,12 @@ use crate::{
 pub(crate) const SOCKET: Token = Token(0);
 pub(crate) const WAKER: Token = Token(1);
 
-/// Batches received before others have their turn: 32 messages each.
-const BATCHES_A_TURN: usize = 2;
+/// Work of one turn, in short datagrams: some 60 us. What else was received waits for the next turns,
+/// so that answers leave while the rest is worked on, and no turn is long.
+const TURN_BUDGET: u32 = 32;
+
+/// What a datagram of a handshake counts: its keys and signatures take that much longer.
+const HANDSHAKE_COST: u32 = 8;
 
 /// How long a shard that was told to stop by its own driver may take.
 const STOP_ITSELF: Duration = Duration::from_secs(2);
@@ -43,15 +47,17 @@ impl<D: Driver> Shard<D> {
         let mut events = Events::with_capacity(8);
         let mut mails = VecDeque::new();
         let mut handed = Vec::new();
+        let mut received = VecDeque::new();
         // The socket may hold something that arrived before it was registered.
         let mut readable = true;
         let mut waits_for_room = false;
         let mut stop: Option<Stop> = None;
         self.poll.registry().register(&mut self.socket.io, SOCKET, Interest::READABLE)?;
         loop {
-            let timeout = self.timeout(readable, stop.as_ref());
-            if !readable || waits_for_room || timeout != Some(Duration::ZERO) {
-                let timeout = match readable || !self.inbox.about_to_sleep() {
+            let busy = readable || !received.is_empty();
+            let timeout = self.timeout(busy, stop.as_ref());
+            if !busy || waits_for_room || timeout != Some(Duration::ZERO) {
+                let timeout = match busy || !self.inbox.about_to_sleep() {
                     true => Some(Duration::ZERO),
                     false => timeout,
                 };
@@ -64,9 +70,11 @@ impl<D: Driver> Shard<D> {
             }
 
             self.core.begin_turn(Instant::now());
-            for _ in 0..BATCHES_A_TURN {
-                readable = readable && self.receive();
+            if readable && received.is_empty() {
+                let counters = self.core.counters_arc();
+                readable = self.socket.receive(&counters, |datagram| received.push_back(datagram));
             }
+            self.take_in(&mut received);
             self.inbox.take_handed_over(&mut handed);
             handed.drain(..).for_each(|datagram| self.core.handle_datagram(datagram));
             self.core.fire_timers(&mut self.driver);
@@ -96,8 +104,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn timeout(&self, readable: bool, stop: Option<&Stop>) -> Option<Duration> {
-        if readable {
+    fn timeout(&self, busy: bool, stop: Option<&Stop>) -> Option<Duration> {
+        if busy {
             return Some(Duration::ZERO);
         }
         let deadlines =
@@ -110,16 +118,21 @@ impl<D: Driver> Shard<D> {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// One batch. `true`: there may be more.
-    fn receive(&mut self) -> bool {
-        let Self { core, socket, group, .. } = self;
-        let counters = core_counters(core);
-        socket.receive(&counters, |datagram| take_in(core, group, datagram))
+    /// Works on what was received, up to the budget of a turn.
+    fn take_in(&mut self, received: &mut VecDeque<Datagram>) {
+        let mut budget = TURN_BUDGET;
+        while budget > 0
+            && let Some(datagram) = received.pop_front()
+        {
+            let long = datagram.data.first().is_some_and(|first| first & 0x80 != 0);
+            budget = budget.saturating_sub(if long { HANDSHAKE_COST } else { 1 });
+            take_in(&mut self.core, &self.group, datagram);
+        }
     }
 
     fn transmit(&mut self, waits_for_room: &mut bool) -> io::Result<()> {
         let Self { core, socket, .. } = self;
-        let counters = core_counters(core);
+        let counters = core.counters_arc();
         let mut blocked = false;
         core.transmit(|queue| blocked = socket.send(queue, &counters).is_err());
         if blocked != *waits_for_room {
@@ -153,11 +166,6 @@ impl<D: Driver> Shard<D> {
         self.transmit(waits_for_room)?;
         Ok(Some(stop))
     }
-}
-
-/// The counters apart from the core, which is borrowed whole beside them.
-fn core_counters(core: &Core) -> Arc<crate::stats::Counters> {
-    core.counters_arc()
 }
 
 /// Takes a datagram in, or gives it to the shard it is for.
