@@ -47,6 +47,7 @@ impl Storm {
     pub fn new(plan: &Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("gateway");
+        std::fs::create_dir(&data).unwrap();
         let mut rng = StdRng::seed_from_u64(plan.seed);
         let mut options = Options::default()
             .env("SKEIN_SESSION__HEARTBEAT_INTERVAL", "1s")
