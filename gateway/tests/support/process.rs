@@ -89,6 +89,7 @@ impl Gateway {
         for (name, value) in &options.env {
             command.env(name, value);
         }
+        std::fs::create_dir_all(data).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(data.join(LOG)).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command
