@@ -289,12 +289,8 @@ impl Chat {
             if self.ready {
                 say(Out::Disconnected { reason: reason.clone() })?;
             } else if retry {
-                let message = format!(
-                    "no connection to {} yet: {reason}; if there is no gateway, start one with \
-                     `{}`",
-                    self.server,
-                    setup::START
-                );
+                let (server, advice) = (&self.server, setup::advice(&reason));
+                let message = format!("no connection to {server} yet: {reason}; {advice}");
                 say(Out::Error { code: code.unwrap_or(0), retry, message, id: None })?;
             }
         }

@@ -11,6 +11,16 @@ use crate::dev;
 /// How to start a gateway here.
 pub(crate) const START: &str = "cargo run --release --bin skein -- serve";
 
+/// What to do when there is no connection for this reason.
+pub(crate) fn advice(reason: &str) -> String {
+    if reason.contains("certificate") {
+        "say which certificate to trust with --ca FILE, or the name in it with --server-name NAME"
+            .into()
+    } else {
+        format!("if there is no gateway, start one with `{START}`")
+    }
+}
+
 /// A person looks at the screen: notice a dead gateway soon. Costs a packet now and then.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);

@@ -355,10 +355,9 @@ impl Chat {
             if was {
                 self.screen.line(&format!("Connection lost ({reason}); reconnecting ..."));
             } else {
-                let (server, start) = (&self.server, setup::START);
+                let (server, advice) = (&self.server, setup::advice(&reason));
                 self.screen.line(&format!(
-                    "No connection to {server} yet: {reason}.\n\
-                     If there is no gateway, start one with `{start}`. Trying again ..."
+                    "No connection to {server} yet: {reason};\n{advice}. Trying again ..."
                 ));
             }
         }
