@@ -70,7 +70,14 @@ impl Job {
                 Page { frame: server_frame(kind), rest: (!is_end).then_some(self) }
             }
             Err(error) => {
-                tracing::warn!(user = %self.user, %error, "a sync failed");
+                // Only damage is news here: of the rest the store tells once, and a client that
+                // asks again and again must not fill the log.
+                match error {
+                    StoreError::Damaged(_) => {
+                        tracing::warn!(user = %self.user, %error, "a sync failed")
+                    }
+                    _ => tracing::debug!(user = %self.user, %error, "a sync failed"),
+                }
                 refused_page(code_of(&error))
             }
         }

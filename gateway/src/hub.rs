@@ -23,8 +23,8 @@ use skein_transport::{ConnId, Mailbox};
 
 use crate::auth::Verifier;
 use crate::lane::{
-    Ack, Command, CursorKind, Delivery, Effect, Found, Key, Lane, LaneConfig, Load, Loaded, Peek,
-    Receipt, Scan,
+    Ack, Command, CursorKind, Delivery, Effect, Found, Key, Known, Lane, LaneConfig, Load, Loaded,
+    Peek, Receipt, Scan,
 };
 use crate::mail::{Mail, Outgoing};
 use crate::registry::Registry;
@@ -366,13 +366,13 @@ async fn read_conversation(store: &dyn Store, load: Load) -> Result<Option<Loade
     Ok(Some(Loaded { members, extent, tail, cursors }))
 }
 
-/// The last records up to `head`, ascending and without a gap.
+/// What is known of the last records up to `head`, ascending and without a gap.
 async fn read_tail(
     store: &dyn Store,
     conversation: ConversationId,
     head: Seq,
     count: Seq,
-) -> Result<Vec<skein_storage::Record>, StoreError> {
+) -> Result<Vec<Known>, StoreError> {
     let mut tail = Vec::new();
     let first = (head + 1).saturating_sub(count).max(1);
     let mut last = head;
@@ -382,7 +382,7 @@ async fn read_tail(
         // Retention may have removed the older part.
         let Some(oldest) = page.last() else { break };
         last = oldest.seq - 1;
-        tail.extend(page);
+        tail.extend(page.iter().map(Known::of));
     }
     tail.reverse();
     Ok(tail)

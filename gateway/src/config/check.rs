@@ -5,6 +5,9 @@ use skein_protocol::limits::FRAME_ENVELOPE_BYTES;
 use super::Config;
 use super::quantity::show_bytes;
 
+/// What an answer to a send counts in the outbox: a frame with ids of full length and its place.
+const ANSWER_BYTES: usize = 256;
+
 /// Calls `problem` with the key to change and a message, for each rule that is broken.
 pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str, String)) {
     let limits = &config.limits;
@@ -34,6 +37,20 @@ pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str,
                 show(limits.outbox_bytes),
                 show(limits.max_frame_bytes),
                 show(two_frames),
+            ),
+        );
+    }
+    // The last quarter is for answers, and all that are under way may come at once.
+    let answers = 4 * ANSWER_BYTES * limits.max_unacked_sends as usize;
+    if limits.outbox_bytes < answers {
+        problem(
+            "limits.outbox_bytes",
+            format!(
+                "`limits.outbox_bytes` = {} is too little for `limits.max_unacked_sends` = {}: a \
+                 quarter of it must hold their answers, so make it at least {}",
+                show(limits.outbox_bytes),
+                limits.max_unacked_sends,
+                show(answers),
             ),
         );
     }

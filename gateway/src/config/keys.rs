@@ -121,7 +121,7 @@ settings! {
         max_handshakes: usize = 4096, count("handshakes", 16, 1_000_000);
         /// Bytes that wait for one session to read them. What does not fit is not queued: the
         /// session is told that it is behind, and reads from the log. At least twice
-        /// `max_frame_bytes`.
+        /// `max_frame_bytes`, and 1KiB for each of `max_unacked_sends`.
         outbox_bytes: usize = 256 * KIB as usize, bytes(16 * KIB, 64 * MIB);
         /// Payload bytes that wait for the store in all lanes together; sends beyond it are
         /// refused as overload. At least `max_frame_bytes` for each lane.

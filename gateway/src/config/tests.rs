@@ -189,6 +189,9 @@ fn keys_that_contradict_each_other_are_told() {
     assert!(found[0].ends_with("16MiB"), "{found:?}");
     assert!(found[1].starts_with("f.toml:3: `limits.lane_bytes` = 1MiB"), "{found:?}");
     assert!(found[1].ends_with("at least 128MiB"), "{found:?}");
+    let found = problems("[limits]\nmax_unacked_sends = 4096\n");
+    assert!(found[0].contains("`limits.max_unacked_sends` = 4096"), "{found:?}");
+    assert!(found[0].ends_with("at least 4MiB"), "{found:?}");
     let found = problems("[tls]\ncert = \"a.pem\"\n");
     assert!(found[0].contains("without `tls.key`"), "{found:?}");
 }

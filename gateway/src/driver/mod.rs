@@ -219,7 +219,11 @@ impl Driver for Gateway {
                 let reason = "the live stream was stopped";
                 return Err(Close::because(Code::ProtocolViolation, reason));
             }
-            session.bulk.retain(|bulk| bulk.stream != stream);
+            // A page that is being read keeps its place until it is there: who asks and gives up
+            // in a loop must not have more of them read than others.
+            session
+                .bulk
+                .retain(|bulk| bulk.stream != stream || matches!(bulk.state, BulkState::Working));
             // QUIC counts a stream as open until its other half has been dealt with too.
             io.stop_sending(conn, stream, VarInt::from_u32(0));
             Ok(())

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use skein_protocol::server::Send;
-use skein_protocol::{ConversationId, DeviceId, Seq, UserId};
+use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
 use skein_storage::{Append, CursorPair, CursorUpdate, Record};
 use skein_transport::ConnId;
 
 use super::window::{Key, Window};
-use super::{Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, size_of_send};
+use super::{
+    Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, refuse_send,
+    size_of_send,
+};
 
 /// Records in one append: bounds the time that a batch holds others up.
 const MAX_BATCH_RECORDS: usize = 512;
@@ -16,8 +19,8 @@ const MAX_BATCH_RECORDS: usize = 512;
 /// Payload bytes in one append.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// Sessions that may wait for one message beside the one that sent it first: a device that
-/// reconnects in the middle of an append asks again, an older one has gone by then.
+/// Sends that may wait for one message beside the first: a device that reconnects in the middle of
+/// an append asks again. The oldest is refused for now; its session has most likely gone.
 const MAX_ALSO_WAITING: usize = 4;
 
 /// Keys that one scan looks for; further ones wait for the next.
@@ -65,7 +68,7 @@ impl Conversation {
         Self {
             members: loaded.members.into(),
             head: loaded.extent.head,
-            window: Window::new(loaded.extent.head, &loaded.tail, dedup_window),
+            window: Window::new(loaded.extent.head, loaded.tail, dedup_window),
             in_flight: Vec::new(),
             waiting: Vec::new(),
             scanning: Vec::new(),
@@ -175,7 +178,9 @@ impl Conversation {
         let pending = self.in_flight.iter_mut().chain(&mut self.waiting).nth(place);
         if let Some(pending) = pending {
             if pending.also.len() >= MAX_ALSO_WAITING {
-                pending.also.remove(0);
+                // Every send is answered once, or its session would count it for ever.
+                let oldest = pending.also.remove(0);
+                refuse_send(oldest, send, Code::Overloaded, effects);
             }
             pending.also.push(origin.conn);
         }

@@ -28,7 +28,7 @@ use skein_storage::{Append, AppendError, CursorPair, CursorUpdate, Extent, Recor
 use skein_transport::ConnId;
 
 use conversation::Conversation;
-pub use window::Key;
+pub use window::{Key, Known};
 
 /// Bounds of one lane.
 #[derive(Debug, Clone)]
@@ -44,12 +44,16 @@ pub struct LaneConfig {
     pub max_conversations: usize,
     /// Conversations that may be on their way from the store. Over it sends are refused with
     /// "overloaded" and cursors dropped: a stranger can name any number of conversations. Cursors
-    /// may take half of it, so that a flood of them keeps nobody from writing.
+    /// may take half of it, and of the other bounds while they wait for a conversation, so that a
+    /// flood of them keeps nobody from writing.
     pub max_loading: usize,
 }
 
 /// Bytes that a waiting message is counted for beside its payload: record, keys, queues.
 const MESSAGE_OVERHEAD: usize = 512;
+
+/// Bytes that a cursor is counted for while it waits for its conversation: its place in the queue.
+const CURSOR_SIZE: usize = size_of::<Command>();
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -121,8 +125,8 @@ pub struct Loaded {
     pub members: Vec<UserId>,
     /// Its log.
     pub extent: Extent,
-    /// The last records, ascending, up to the head.
-    pub tail: Vec<Record>,
+    /// What is known of the last records, ascending, up to the head.
+    pub tail: Vec<Known>,
     /// Cursors in the order of `members`.
     pub cursors: Vec<CursorPair>,
 }
@@ -190,6 +194,15 @@ pub struct Receipt {
     pub origin: ConnId,
 }
 
+/// What a command has to share with what waits already; see [`LaneConfig`].
+struct Bounds {
+    bytes: usize,
+    /// Commands for one conversation.
+    waiting: usize,
+    /// Conversations on their way.
+    loading: usize,
+}
+
 enum Slot {
     /// Being read; commands wait, at most `max_waiting`.
     Loading(Vec<Command>),
@@ -231,12 +244,13 @@ impl Lane {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let size = size_of(&command);
-        let fits = self.bytes + size <= self.config.max_bytes;
-        let may_load = self.loading < self.max_loading_for(&command);
+        let size = size_of_command(&command);
+        let Bounds { bytes, waiting, loading } = self.bounds_for(&command);
+        let fits = self.bytes + size <= bytes;
+        let may_load = self.loading < loading;
         match self.slots.get_mut(&conversation) {
             Some(Slot::Ready(_)) => self.apply(conversation, command, now_ms, effects),
-            Some(Slot::Loading(queue)) if fits && queue.len() < self.config.max_waiting => {
+            Some(Slot::Loading(queue)) if fits && queue.len() < waiting => {
                 self.bytes += size;
                 queue.push(command);
             }
@@ -262,16 +276,17 @@ impl Lane {
         };
         self.loading -= 1;
         // Counted again by whatever it waits for next.
-        self.bytes -= queue.iter().map(size_of).sum::<usize>();
+        self.bytes -= queue.iter().map(size_of_command).sum::<usize>();
         match loaded {
             Ok(Some(loaded)) => {
                 let state = Conversation::new(loaded, self.config.dedup_window);
                 self.slots.insert(conversation, Slot::Ready(Box::new(state)));
                 self.clock.push_back(conversation);
-                self.evict();
                 for command in queue {
                     self.handle_command(conversation, command, now_ms, effects);
                 }
+                // Not before: what was loaded for these commands must not go ahead of them.
+                self.evict();
             }
             // A first message to a user was asked for by somebody who came later.
             Ok(None) => match queue.iter().find_map(begin_with) {
@@ -483,12 +498,14 @@ impl Lane {
         }
     }
 
-    /// How many conversations may be on their way before this command may not start another.
-    fn max_loading_for(&self, command: &Command) -> usize {
-        match command {
-            Command::Send(..) => self.config.max_loading,
-            Command::Cursor(..) | Command::TellIfPast(..) => self.config.max_loading.div_ceil(2),
-        }
+    /// What may wait before this command may not wait as well.
+    fn bounds_for(&self, command: &Command) -> Bounds {
+        let LaneConfig { max_bytes, max_waiting, max_loading, .. } = self.config;
+        let share = |all: usize| match command {
+            Command::Send(..) => all,
+            Command::Cursor(..) | Command::TellIfPast(..) => all.div_ceil(2),
+        };
+        Bounds { bytes: share(max_bytes), waiting: share(max_waiting), loading: share(max_loading) }
     }
 
     fn start_loading(
@@ -499,7 +516,7 @@ impl Lane {
         effects: &mut Vec<Effect>,
     ) {
         self.loading += 1;
-        self.bytes += queue.iter().map(size_of).sum::<usize>();
+        self.bytes += queue.iter().map(size_of_command).sum::<usize>();
         self.slots.insert(conversation, Slot::Loading(queue));
         let tail = self.config.dedup_window;
         effects.push(Effect::Load(Load { conversation, begin, tail }));
@@ -550,11 +567,11 @@ pub struct Peek {
     pub cursors: Vec<CursorPair>,
 }
 
-/// What a waiting command counts for in the lane's bytes: cursors are small and few.
-fn size_of(command: &Command) -> usize {
+/// What a waiting command counts for in the lane's bytes.
+fn size_of_command(command: &Command) -> usize {
     match command {
         Command::Send(_, send) => size_of_send(send),
-        Command::Cursor(..) | Command::TellIfPast(..) => 0,
+        Command::Cursor(..) | Command::TellIfPast(..) => CURSOR_SIZE,
     }
 }
 

@@ -194,7 +194,7 @@ impl World {
             cursors: cursors.collect(),
             members,
             extent: Extent { first: 1, head: log.len() as Seq },
-            tail: log[log.len().saturating_sub(load.tail)..].to_vec(),
+            tail: log[log.len().saturating_sub(load.tail)..].iter().map(Known::of).collect(),
         })
     }
 
@@ -490,4 +490,69 @@ fn strange_cursors_leave_room_for_conversations_that_begin() {
     let (conversation, command) = large(0, "friend", None);
     lane.handle_command(conversation, command, 0, &mut effects);
     assert!(matches!(effects[..], [Effect::Load(_)]), "{effects:?}");
+}
+
+#[test]
+fn cursors_that_wait_for_a_conversation_are_counted_and_leave_room_for_messages() {
+    let mut lane = World::lane();
+    lane.config.max_bytes = 8 * (1_000 + MESSAGE_OVERHEAD);
+    lane.config.max_waiting = 1_000;
+    let mut effects = Vec::new();
+    let (conversation, command) = large(0, "friend", None);
+    lane.handle_command(conversation, command.clone(), 0, &mut effects);
+    for seq in 0..1_000 {
+        let cursor = Command::Cursor(origin(0), CursorKind::Read, seq);
+        lane.handle_command(conversation, cursor, 0, &mut effects);
+    }
+    let Some(Slot::Loading(queue)) = lane.slots.get(&conversation) else { panic!("not loading") };
+    assert!(queue.len() * size_of::<Command>() <= lane.config.max_bytes / 2, "{}", queue.len());
+    lane.handle_command(conversation, command, 0, &mut effects);
+    assert!(matches!(effects[..], [Effect::Load(_)]), "a message was refused: {effects:?}");
+    lane.handle_loaded(conversation, Ok(None), 0, &mut effects);
+    lane.handle_loaded(conversation, Err(StoreError::Unavailable("".into())), 0, &mut effects);
+    assert_eq!(lane.waiting_bytes(), 0);
+}
+
+#[test]
+fn what_was_loaded_is_not_forgotten_before_its_commands() {
+    let mut lane = World::lane();
+    let mut effects = Vec::new();
+    // Room for one conversation, and each has something in flight.
+    for (n, to) in ["one", "two", "three"].into_iter().enumerate() {
+        let (conversation, command) = large(0, to, None);
+        lane.handle_command(conversation, command, 0, &mut effects);
+        let loaded = Loaded {
+            members: vec![user(0), UserId::parse(to).unwrap()],
+            extent: Extent { first: 1, head: 0 },
+            tail: Vec::new(),
+            cursors: vec![CursorPair::default(); 2],
+        };
+        lane.handle_loaded(conversation, Ok(Some(loaded)), 0, &mut effects);
+        let count = |wanted: fn(&Effect) -> bool| effects.iter().filter(|e| wanted(e)).count();
+        assert_eq!(count(|e| matches!(e, Effect::Load(_))), n + 1, "loaded again");
+        assert_eq!(count(|e| matches!(e, Effect::Append(_))), n + 1);
+    }
+}
+
+#[test]
+fn every_repeat_of_a_message_in_flight_is_answered_once() {
+    let mut world = World::new(false);
+    world.step(Step::Send(0));
+    world.carry_out(0, true);
+    let mut effects = Vec::new();
+    for _ in 0..9 {
+        let sent = world.model.sent[0][0].clone();
+        let send = Send {
+            target: Target::User(user(1)),
+            client_msg_id: sent.id,
+            content_type: String::new(),
+            payload: Bytes::from_static(b"x"),
+            retry_after_seq: Some(sent.known_head),
+        };
+        let command = Command::Send(origin(0), send);
+        world.lane.handle_command(conversation(), command, 0, &mut effects);
+    }
+    world.lane.handle_appended(conversation(), Ok(()), &mut effects);
+    let answer = |e: &&Effect| matches!(e, Effect::Ack(_) | Effect::Refuse(..));
+    assert_eq!(effects.iter().filter(answer).count(), 10, "{effects:?}");
 }

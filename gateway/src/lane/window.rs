@@ -35,16 +35,25 @@ impl Key {
     }
 }
 
+/// A message of the log as the window keeps it: without what it says, because many conversations
+/// may be on their way from the store at once.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+pub struct Known {
     key: Key,
     time_ms: u64,
+}
+
+impl Known {
+    /// What is kept of a stored message.
+    pub fn of(record: &Record) -> Self {
+        Self { key: Key::of(record), time_ms: record.time_ms }
+    }
 }
 
 /// Keys of the last messages, without a gap.
 #[derive(Debug)]
 pub(super) struct Window {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Known>,
     /// Sequence number after the last entry.
     next: Seq,
     /// How many durable messages are kept.
@@ -53,14 +62,8 @@ pub(super) struct Window {
 
 impl Window {
     /// A window that ends at `head`, filled from the log's tail in ascending order.
-    pub(super) fn new<'a>(
-        head: Seq,
-        tail: impl IntoIterator<Item = &'a Record>,
-        capacity: usize,
-    ) -> Self {
-        let entry = |record: &Record| Entry { key: Key::of(record), time_ms: record.time_ms };
-        let entries: VecDeque<Entry> = tail.into_iter().map(entry).collect();
-        Self { entries, next: head + 1, capacity }
+    pub(super) fn new(head: Seq, tail: Vec<Known>, capacity: usize) -> Self {
+        Self { entries: tail.into(), next: head + 1, capacity }
     }
 
     /// The first sequence number that the window covers.
@@ -80,7 +83,7 @@ impl Window {
     /// within a conversation even if the clock does.
     pub(super) fn push(&mut self, key: Key, now_ms: u64) -> (Seq, u64) {
         let time_ms = self.entries.back().map_or(now_ms, |last| last.time_ms.max(now_ms));
-        self.entries.push_back(Entry { key, time_ms });
+        self.entries.push_back(Known { key, time_ms });
         self.next += 1;
         (self.next - 1, time_ms)
     }
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn numbers_follow_the_head_and_find_their_message() {
-        let mut window = Window::new(7, [], 4);
+        let mut window = Window::new(7, Vec::new(), 4);
         assert_eq!(window.first(), 8);
         assert_eq!(window.push(key(1), 100), (8, 100));
         assert_eq!(window.push(key(2), 90), (9, 100), "time does not run backwards");
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn only_durable_messages_are_forgotten() {
-        let mut window = Window::new(0, [], 2);
+        let mut window = Window::new(0, Vec::new(), 2);
         for n in 1..=5 {
             window.push(key(n), 0);
         }
