@@ -136,7 +136,11 @@ impl Hub {
         if updates.is_empty() {
             return Ok(());
         }
-        self.store.advance(updates).await
+        let result = self.store.advance(updates.clone()).await;
+        for update in &updates {
+            self.lane(update.conversation).handle_cursor_written(update, result.is_ok());
+        }
+        result
     }
 
     /// Head and cursors of a conversation that is in memory.

@@ -33,6 +33,9 @@ const IO_THREADS: usize = 2;
 /// How often cursors are written behind.
 const CURSOR_FLUSH: Duration = Duration::from_millis(50);
 
+/// How long cursors wait after the store has refused them.
+const CURSOR_RETRY: Duration = Duration::from_secs(1);
+
 /// How often the drain looks whether everybody has gone.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -216,8 +219,9 @@ async fn flush_cursors(hub: Arc<Hub>) {
     loop {
         tick.tick().await;
         if let Err(error) = hub.flush_cursors().await {
-            // They are raised again by the next acknowledgement; the store says why it failed.
+            // They stay in memory and are tried again; the store says why it failed.
             tracing::debug!(%error, "cursors were not written");
+            tokio::time::sleep(CURSOR_RETRY).await;
         }
     }
 }

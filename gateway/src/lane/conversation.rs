@@ -56,9 +56,10 @@ pub(super) struct Conversation {
     waiting: Vec<Pending>,
     scanning: Vec<Scanning>,
     cursors: Vec<CursorPair>,
-    /// Cursors that the store has.
+    /// Cursors that the store is known to have.
     stored: Vec<CursorPair>,
-    dirty: bool,
+    /// In the lane's list of cursors to be written.
+    listed: bool,
     /// Second chance against eviction.
     used: bool,
 }
@@ -74,7 +75,7 @@ impl Conversation {
             scanning: Vec::new(),
             stored: loaded.cursors.clone(),
             cursors: loaded.cursors,
-            dirty: false,
+            listed: false,
             used: true,
         }
     }
@@ -99,8 +100,9 @@ impl Conversation {
         self.in_flight.len() + self.waiting.len()
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
-        self.dirty
+    /// Says that its cursors are to be written; `false` if that was said before.
+    pub(super) fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.listed, true)
     }
 
     pub(super) fn peek(&self) -> Peek {
@@ -108,12 +110,13 @@ impl Conversation {
         Peek { head: self.head, members, cursors }
     }
 
-    /// Whether nothing would be lost; takes the second chance away.
-    pub(super) fn may_be_forgotten(&mut self) -> bool {
+    /// Whether nothing would be lost, but for cursors that the store does not take if `in_need`;
+    /// takes the second chance away.
+    pub(super) fn may_be_forgotten(&mut self, in_need: bool) -> bool {
         let idle = self.in_flight.is_empty()
             && self.waiting.is_empty()
             && self.scanning.is_empty()
-            && !self.dirty;
+            && (in_need || self.cursors == self.stored);
         !std::mem::replace(&mut self.used, false) && idle
     }
 
@@ -292,7 +295,6 @@ impl Conversation {
         *cursor = seq;
         // What was read has been delivered.
         cursors.delivered = cursors.delivered.max(cursors.read);
-        self.dirty = true;
         Some(Receipt {
             conversation,
             kind,
@@ -303,15 +305,23 @@ impl Conversation {
         })
     }
 
-    pub(super) fn take_dirty(&mut self, conversation: ConversationId) -> Vec<CursorUpdate> {
-        self.dirty = false;
-        let mut updates = Vec::new();
-        for ((user, to), stored) in self.members.iter().zip(&self.cursors).zip(&mut self.stored) {
-            if to != stored {
-                *stored = *to;
-                updates.push(CursorUpdate { user: user.clone(), conversation, to: *to });
+    /// Cursors that the store does not have yet; it is told to write them now.
+    pub(super) fn take_updates(&mut self, conversation: ConversationId) -> Vec<CursorUpdate> {
+        self.listed = false;
+        let all = self.members.iter().zip(&self.cursors).zip(&self.stored);
+        all.filter(|((_, to), stored)| to != stored)
+            .map(|((user, to), _)| CursorUpdate { user: user.clone(), conversation, to: *to })
+            .collect()
+    }
+
+    /// The store has these cursors.
+    pub(super) fn stored(&mut self, update: &CursorUpdate) {
+        if let Some(member) = self.members.iter().position(|user| *user == update.user) {
+            // It may have been read from the store just before: then what is known here is older.
+            for known in [&mut self.stored[member], &mut self.cursors[member]] {
+                known.delivered = known.delivered.max(update.to.delivered);
+                known.read = known.read.max(update.to.read);
             }
         }
-        updates
     }
 }

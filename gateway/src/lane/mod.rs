@@ -385,15 +385,28 @@ impl Lane {
         }
     }
 
-    /// Cursors that rose since the last call.
+    /// Cursors that the store does not have yet; [`Lane::handle_cursor_written`] takes the outcome.
     pub fn take_cursor_updates(&mut self) -> Vec<CursorUpdate> {
         let mut updates = Vec::new();
         for conversation in std::mem::take(&mut self.dirty) {
             if let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) {
-                updates.append(&mut state.take_dirty(conversation));
+                updates.append(&mut state.take_updates(conversation));
             }
         }
         updates
+    }
+
+    /// Takes the outcome of writing a cursor. Until then its conversation stays in memory, so that
+    /// nobody reads an older cursor from the store; if it was not written, it is written again.
+    pub fn handle_cursor_written(&mut self, update: &CursorUpdate, is_written: bool) {
+        let Some(Slot::Ready(state)) = self.slots.get_mut(&update.conversation) else {
+            return;
+        };
+        if is_written {
+            state.stored(update);
+        } else if state.list() {
+            self.dirty.push(update.conversation);
+        }
     }
 
     /// Head and cursors, if the conversation is in memory; they are newer than the store's.
@@ -432,10 +445,9 @@ impl Lane {
                 self.send(conversation, origin, send, now_ms, effects);
             }
             Command::Cursor(origin, kind, seq) => {
-                let was_dirty = state.is_dirty();
                 if let Some(receipt) = state.raise(conversation, &origin, kind, seq) {
                     effects.push(Effect::Receipt(receipt));
-                    if !was_dirty {
+                    if state.list() {
                         self.dirty.push(conversation);
                     }
                 }
@@ -535,15 +547,18 @@ impl Lane {
 
     /// Forgets conversations that nobody has used since the hand last passed them.
     fn evict(&mut self) {
-        // Twice round at most: the first pass takes the second chance away.
-        let mut steps = 2 * self.clock.len();
+        // Three times round at most: the first pass takes the second chance away, and the third
+        // keeps the bound when the store takes no cursors, which are raised again by the next
+        // acknowledgement.
+        let round = self.clock.len();
+        let mut steps = 3 * round;
         while self.clock.len() > self.config.max_conversations && steps > 0 {
             steps -= 1;
             let Some(id) = self.clock.pop_front() else {
                 return;
             };
             let forget = match self.slots.get_mut(&id) {
-                Some(Slot::Ready(state)) => state.may_be_forgotten(),
+                Some(Slot::Ready(state)) => state.may_be_forgotten(steps < round),
                 // Not in the clock: forgetting takes a conversation out of both.
                 _ => continue,
             };

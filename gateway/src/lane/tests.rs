@@ -556,3 +556,67 @@ fn every_repeat_of_a_message_in_flight_is_answered_once() {
     let answer = |e: &&Effect| matches!(e, Effect::Ack(_) | Effect::Refuse(..));
     assert_eq!(effects.iter().filter(answer).count(), 10, "{effects:?}");
 }
+
+/// A lane with one loaded conversation of alice and bob, in which bob has read up to 3.
+fn read_up_to_three() -> Lane {
+    let mut lane = World::lane();
+    let mut effects = Vec::new();
+    let cursor = Command::Cursor(origin(1), CursorKind::Read, 3);
+    lane.handle_command(conversation(), cursor, 0, &mut effects);
+    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
+    assert!(matches!(effects[..], [Effect::Load(_), Effect::Receipt(_)]), "{effects:?}");
+    lane
+}
+
+fn up_to_five() -> Loaded {
+    Loaded {
+        members: vec![user(0), user(1)],
+        extent: Extent { first: 1, head: 5 },
+        tail: Vec::new(),
+        cursors: vec![CursorPair::default(); 2],
+    }
+}
+
+#[test]
+fn a_cursor_that_was_not_written_is_written_again() {
+    let mut lane = read_up_to_three();
+    let updates = lane.take_cursor_updates();
+    assert_eq!(updates.len(), 1);
+    assert!(lane.take_cursor_updates().is_empty(), "it is on its way");
+    lane.handle_cursor_written(&updates[0], false);
+    assert_eq!(lane.take_cursor_updates(), updates);
+    lane.handle_cursor_written(&updates[0], true);
+    assert!(lane.take_cursor_updates().is_empty());
+}
+
+#[test]
+fn a_cursor_on_its_way_to_the_store_keeps_its_conversation_in_memory() {
+    let mut lane = read_up_to_three();
+    let updates = lane.take_cursor_updates();
+    lane.config.max_conversations = 0;
+    let Some(Slot::Ready(state)) = lane.slots.get_mut(&conversation()) else { panic!() };
+    assert!(!state.may_be_forgotten(false) && !state.may_be_forgotten(false));
+    lane.handle_cursor_written(&updates[0], true);
+    lane.evict();
+    assert!(lane.peek(conversation()).is_none());
+    // The store takes no cursors: the bound holds all the same.
+    let mut lane = read_up_to_three();
+    lane.config.max_conversations = 0;
+    lane.evict();
+    assert!(lane.peek(conversation()).is_none());
+}
+
+#[test]
+fn a_cursor_that_was_written_meanwhile_does_not_go_back() {
+    let mut lane = read_up_to_three();
+    let updates = lane.take_cursor_updates();
+    lane.forget(conversation());
+    let mut effects = Vec::new();
+    let head = Command::TellIfPast(origin(1), 0);
+    lane.handle_command(conversation(), head, 0, &mut effects);
+    // Read before the cursor was written.
+    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
+    lane.handle_cursor_written(&updates[0], true);
+    let cursors = lane.peek(conversation()).unwrap().cursors;
+    assert!(cursors.contains(&updates[0].to), "{cursors:?}");
+}
