@@ -32,6 +32,10 @@ pub const MAX_PLATFORM_BYTES: usize = 64;
 /// Longest token, bytes. RS/ES tokens with a handful of claims stay far below.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+/// Least time between two tokens of one session. Checking a signature costs a shard as much as
+/// hundreds of other frames, so a session may not ask for it as fast as it can write.
+pub const MIN_TOKEN_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Sends without an answer that one session may have under way. Bounds what a session holds in
 /// the lanes' queues; at 100 ms round trip it still allows 640 messages a second.
 pub const DEFAULT_MAX_UNACKED_SENDS: u32 = 64;

@@ -18,7 +18,7 @@ use crate::cursor::Mark;
 use crate::frame::{Decoder, encode};
 use crate::limits::{
     HEARTBEAT_GRACE_PERCENT, MAX_CLIENT_MSG_ID_BYTES, MAX_CONTENT_TYPE_BYTES, MAX_PLATFORM_BYTES,
-    MAX_TOKEN_BYTES,
+    MAX_TOKEN_BYTES, MIN_TOKEN_INTERVAL,
 };
 use crate::wire::{self, client_frame, server_frame};
 use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId, VERSION};
@@ -41,7 +41,7 @@ pub enum Event {
     Hello(Hello),
     /// A message; answer with SendAck or Error, then call [`ServerSession::answered`].
     Send(Send),
-    /// A send that breaks the rules; answer with this error.
+    /// A request that breaks the rules; answer with this error.
     Refused(Refusal),
     /// The device has everything up to these marks.
     Delivered(Vec<Mark>),
@@ -179,6 +179,8 @@ pub struct ServerSession {
     last_heard: Instant,
     /// End of the token; the session ends with it.
     expires: Option<Instant>,
+    /// When the last new token was handed out.
+    refreshed: Option<Instant>,
     /// Sends handed out and not answered.
     unanswered: u32,
 }
@@ -191,6 +193,7 @@ impl ServerSession {
             decoder: Decoder::new(),
             last_heard: now,
             expires: None,
+            refreshed: None,
             unanswered: 0,
         }
     }
@@ -320,15 +323,26 @@ impl ServerSession {
                 Event::Delivered(parse_marks(&cursors, rules)?)
             }
             (_, Kind::Read(wire::Read { cursors })) => Event::Read(parse_marks(&cursors, rules)?),
-            (_, Kind::RefreshToken(wire::RefreshToken { token })) => {
-                Event::RefreshToken(parse_token(token)?)
-            }
+            (_, Kind::RefreshToken(refresh)) => self.refresh_event(refresh)?,
             (_, Kind::Bye(_)) => Event::Bye,
             (_, Kind::HeadsRequest(_) | Kind::PullRequest(_)) => {
                 return Err(violation("a bulk request on the live stream"));
             }
         };
         Ok(Some(event))
+    }
+
+    fn refresh_event(&mut self, refresh: wire::RefreshToken) -> Result<Event, Close> {
+        // The frame has just been heard.
+        let now = self.last_heard;
+        if self.refreshed.is_some_and(|last| now < last + MIN_TOKEN_INTERVAL) {
+            let seconds = MIN_TOKEN_INTERVAL.as_secs();
+            let message = format!("a session may show one new token in {seconds} s");
+            let client_msg_id = String::new();
+            return Ok(Event::Refused(Refusal { code: Code::Overloaded, message, client_msg_id }));
+        }
+        self.refreshed = Some(now);
+        Ok(Event::RefreshToken(parse_token(refresh.token)?))
     }
 
     fn send_event(&mut self, send: wire::Send, rules: &Rules) -> Event {

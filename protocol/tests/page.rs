@@ -70,12 +70,14 @@ fn the_page_lists_the_limits_in_force() {
         ("`content_type`", format!("{MAX_CONTENT_TYPE_BYTES} bytes")),
         ("`platform`", format!("{MAX_PLATFORM_BYTES} bytes")),
         ("token", format!("{MAX_TOKEN_BYTES} bytes")),
+        ("time between two `RefreshToken`", "1 second".into()),
         ("time to `Hello`", seconds(DEFAULT_HELLO_TIMEOUT)),
         (
             "heartbeat interval",
             format!("{}, advised in `Welcome`", seconds(DEFAULT_HEARTBEAT_INTERVAL)),
         ),
     ];
+    assert_eq!(MIN_TOKEN_INTERVAL.as_secs(), 1);
     let rows = rows("10. Limits");
     for (name, value) in expected {
         let row = rows.iter().find(|cells| cells[0] == name);

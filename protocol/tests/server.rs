@@ -254,3 +254,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tokens_are_not_checked_as_fast_as_they_come() {
+    let start = Instant::now();
+    let mut session = live(start, Some(Duration::from_secs(60)));
+    let mut show = |after| {
+        let token = wire::RefreshToken { token: "new".into() };
+        session.handle_bytes(frame(Kind::RefreshToken(token)), start + after);
+        session.poll_event(&rules()).unwrap()
+    };
+    let refused =
+        |event| matches!(event, Some(Event::Refused(refusal)) if refusal.code == Code::Overloaded);
+    assert_eq!(show(Duration::ZERO), Some(Event::RefreshToken("new".into())));
+    for _ in 0..100 {
+        assert!(refused(show(limits::MIN_TOKEN_INTERVAL / 2)));
+    }
+    assert_eq!(show(limits::MIN_TOKEN_INTERVAL), Some(Event::RefreshToken("new".into())));
+    assert!(refused(show(limits::MIN_TOKEN_INTERVAL)));
+}
