@@ -12,10 +12,8 @@ use skein_transport::{
     CloseReason, ConnId, Driver, Engine, EngineConfig, Io, Mailbox, Read, StreamId,
 };
 
-use crate::setup::{MESSAGE, client_tls, quic};
+use crate::setup::{DIALING, MESSAGE, client_tls, quic};
 
-/// Handshakes, or first messages, in flight.
-const DIALING: usize = 64;
 /// A step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -1,14 +1,17 @@
 //! Our engine against plain quinn: memory of an idle connection, connections and echoes a second.
 //!
-//! Both servers echo, in a process of their own, under the same load from the same generator (our
-//! client mode), one after the other. quinn is tuned: the same windows, stream limits, congestion
-//! control, cipher, key exchange and certificate.
+//! The servers echo, in a process of their own, one after the other. quinn is tuned: the same
+//! windows, stream limits, congestion control, cipher, key exchange and certificate.
+//!
+//! Rates are measured twice: with each engine at both ends, as whoever takes it has it; and with
+//! our client mode as the generator for both, which tells the servers apart.
 //!
 //! ```text
 //! cargo run --release -p skein-benches --bin engine [-- --json] [--quick]
 //! ```
 
 mod load;
+mod quinn_load;
 mod report;
 mod servers;
 mod setup;
@@ -17,7 +20,7 @@ use std::{io, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{load::Load, report::Report, servers::Child};
+use crate::{load::Load, quinn_load::QuinnLoad, report::Report, servers::Child};
 
 /// Measures our engine against plain quinn on this machine.
 #[derive(Parser)]
@@ -85,12 +88,21 @@ impl Plan {
     }
 }
 
+/// Connections and echoes a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    connects: f64,
+    echoes: f64,
+}
+
 /// One server's figures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     idle_bytes: f64,
-    connects: f64,
-    echoes: f64,
+    /// Under our generator.
+    rates: Rates,
+    /// With the same engine at both ends.
+    both_ends: Rates,
     /// Processor time of the server.
     cpu_per_connect: f64,
     cpu_per_echo: f64,
@@ -116,10 +128,13 @@ fn measure(args: &Args) -> io::Result<()> {
     let mut report = Report::default();
     for kind in [Kind::Quinn, Kind::Skein] {
         if args.only.is_none_or(|only| only == kind) {
-            let figures = measure_one(kind, &plan, args)?;
+            let mut figures = measure_one(kind, &plan, args)?;
             match kind {
                 Kind::Skein => report.skein = Some(figures),
-                Kind::Quinn => report.quinn = Some(figures),
+                Kind::Quinn => {
+                    figures.both_ends = quinn_at_both_ends(&plan, args)?;
+                    report.quinn = Some(figures);
+                }
             }
         }
     }
@@ -155,11 +170,22 @@ fn measure_one(kind: Kind, plan: &Plan, args: &Args) -> io::Result<Figures> {
     let high = server.resident()?;
 
     let made = (plan.idle[1] - plan.echoing) as f64;
+    let rates = Rates { connects: made / (begun + ramp).as_secs_f64(), echoes };
     Ok(Figures {
         idle_bytes: (high.saturating_sub(low)) as f64 / (plan.idle[1] - plan.idle[0]) as f64,
-        connects: made / (begun + ramp).as_secs_f64(),
-        echoes,
+        rates,
+        both_ends: rates,
         cpu_per_connect: connecting.as_secs_f64() / made,
         cpu_per_echo,
     })
+}
+
+fn quinn_at_both_ends(plan: &Plan, args: &Args) -> io::Result<Rates> {
+    let server = Child::start(Kind::Quinn, args.threads, args.chacha)?;
+    let mut load = QuinnLoad::start(server.address, args.chacha)?;
+    load.connect(plan.echoing)?;
+    let echoes = load.echo(plan.warm_up, plan.echo_for)?;
+    let more = plan.idle[1] - plan.echoing;
+    let connects = more as f64 / load.connect(more)?.as_secs_f64();
+    Ok(Rates { connects, echoes })
 }

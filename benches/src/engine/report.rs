@@ -20,8 +20,12 @@ impl Report {
             "{}",
             json!({
                 "idle_bytes_per_connection": pair(|f| f.idle_bytes),
-                "connects_per_second": pair(|f| f.connects),
-                "echoes_per_second": pair(|f| f.echoes),
+                "connects_per_second": pair(|f| f.both_ends.connects),
+                "echoes_per_second": pair(|f| f.both_ends.echoes),
+                "same_generator": {
+                    "connects_per_second": pair(|f| f.rates.connects),
+                    "echoes_per_second": pair(|f| f.rates.echoes),
+                },
             })
         );
     }
@@ -29,8 +33,10 @@ impl Report {
     pub(crate) fn print_table(&self) {
         println!("{:<30} {:>12} {:>12} {:>9}", "", "skein", "quinn", "ratio");
         self.row("bytes per idle connection", |f| f.idle_bytes);
-        self.row("connections per second", |f| f.connects);
-        self.row("echoes per second", |f| f.echoes);
+        self.row("both ends: connections/s", |f| f.both_ends.connects);
+        self.row("both ends: echoes/s", |f| f.both_ends.echoes);
+        self.row("same generator: connections/s", |f| f.rates.connects);
+        self.row("same generator: echoes/s", |f| f.rates.echoes);
         self.row("server CPU us per connection", |f| f.cpu_per_connect * 1e6);
         self.row("server CPU ns per echo", |f| f.cpu_per_echo * 1e9);
     }

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::{BufRead, BufReader, Read as _},
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     process::{self, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use skein_transport::{
 
 use crate::{
     Kind,
-    setup::{ALPN, SOCKET_BUFFER, certificate, quic, tls_options},
+    setup::{ALPN, SOCKET_BUFFER, certificate, local_socket, quic, tls_options},
 };
 
 /// Serves until standard input ends.
@@ -110,12 +110,8 @@ fn quinn_endpoint(chacha: bool) -> io::Result<quinn::Endpoint> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(quic().transport_config());
     config.validation_token.sent(0);
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    let buffers = socket2::SockRef::from(&socket);
-    let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
     let runtime = Arc::new(quinn::TokioRuntime);
-    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), local_socket()?, runtime)
 }
 
 async fn accept_all(endpoint: quinn::Endpoint) {

@@ -1,6 +1,6 @@
 //! What both servers and the generator agree on.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::UdpSocket, sync::Arc, time::Duration};
 
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
@@ -22,8 +22,20 @@ pub(crate) fn quic() -> QuicConfig {
     QuicConfig { idle_timeout: Some(Duration::from_secs(900)), ..QuicConfig::default() }
 }
 
+/// Handshakes, or first messages, that a generator has in flight.
+pub(crate) const DIALING: usize = 64;
+
 /// Socket buffer asked for on every side, bytes.
 pub(crate) const SOCKET_BUFFER: usize = 4 << 20;
+
+/// A socket for quinn, which is given one.
+pub(crate) fn local_socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let buffers = socket2::SockRef::from(&socket);
+    let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
+    Ok(socket)
+}
 
 pub(crate) fn tls_options(chacha: bool) -> TlsOptions {
     let cipher = if chacha { Cipher::ChaCha20Poly1305 } else { Cipher::Aes128Gcm };
@@ -38,9 +50,13 @@ pub(crate) fn certificate() -> io::Result<(Vec<CertificateDer<'static>>, Private
     Ok((vec![made.cert.der().clone()], key.into()))
 }
 
-/// The generator's side: full handshakes, and no time spent on checking a certificate, since the
-/// server is what is measured.
 pub(crate) fn client_tls(chacha: bool) -> io::Result<ClientTls> {
+    client_rustls(chacha).map(ClientTls::new)
+}
+
+/// The generators' side: full handshakes, and no time spent on checking a certificate, since the
+/// server is what is measured.
+pub(crate) fn client_rustls(chacha: bool) -> io::Result<rustls::ClientConfig> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider(&tls_options(chacha)))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(io::Error::other)?
@@ -49,7 +65,7 @@ pub(crate) fn client_tls(chacha: bool) -> io::Result<ClientTls> {
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(ClientTls::new(config))
+    Ok(config)
 }
 
 #[derive(Debug)]

@@ -355,7 +355,7 @@ impl Chat {
             if was {
                 self.screen.line(&format!("Connection lost ({reason}); reconnecting ..."));
             } else {
-                let (server, advice) = (&self.server, setup::advice(&reason));
+                let (server, advice) = (&self.server, setup::advice(reason));
                 self.screen.line(&format!(
                     "No connection to {server} yet: {reason};\n{advice}. Trying again ..."
                 ));
