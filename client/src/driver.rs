@@ -214,8 +214,9 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            input = line_input(&mut self.line, listening, self.writer_full) => input,
+            // First, so that no more answers wait than there can be jobs.
             kept = self.keeper.kept.recv() => Input::Kept(kept),
+            input = line_input(&mut self.line, listening, self.writer_full) => input,
             () = self.consumed.news.notified() => Input::Consumed,
             () = job_room, if !self.jobs.is_empty() => Input::JobRoom,
             _ = self.events.reserve(), if self.pending.is_some() => Input::EventRoom,

@@ -57,7 +57,8 @@ impl Keeper {
         let waiting = outbox.load()?;
         let restored = positions.load()?;
         let (jobs, job_queue) = mpsc::channel(MAX_JOBS);
-        // Bounded by the jobs: at most one answer for each.
+        // Bounded by the jobs: at most one answer for each, and whoever hands jobs over takes
+        // the answers that wait first.
         let (answers, kept) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("skein-keeper".into())

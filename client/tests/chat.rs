@@ -23,18 +23,16 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway on this folder. `None` if the program is not there: it stands beside this
-    /// package's once the whole workspace is built, as `cargo test --workspace` does.
-    fn start(data: &Path, port: u16) -> Option<Self> {
+    /// Starts a gateway on this folder. Its program stands beside this package's once the whole
+    /// workspace is built.
+    fn start(data: &Path, port: u16) -> Self {
         let chat = Path::new(env!("CARGO_BIN_EXE_skein-chat"));
         let program = chat.with_file_name(format!("skein{}", std::env::consts::EXE_SUFFIX));
-        if !program.exists() {
-            println!(
-                "not run: there is no {}; cargo test --workspace builds it",
-                program.display()
-            );
-            return None;
-        }
+        assert!(
+            program.exists(),
+            "no {}: run cargo build -p skein-gateway first",
+            program.display()
+        );
         let mut command = Command::new(program);
         command.args(["serve", "--data"]).arg(data).args(["--log-level", "warn", "--listen"]);
         command.arg(format!("127.0.0.1:{port}")).env("SKEIN_STORE__RESERVE_BYTES", "16MiB");
@@ -42,7 +40,7 @@ impl Gateway {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.map_while(Result::ok).find(|line| line.starts_with("ready "));
         let address = ready.expect("the gateway does not start").split_off("ready ".len());
-        Some(Self { child, address: address.trim().parse().unwrap(), data: data.into() })
+        Self { child, address: address.trim().parse().unwrap(), data: data.into() }
     }
 
     fn kill(mut self) {
@@ -136,7 +134,7 @@ impl Drop for Chat {
 #[test]
 fn scripts_exchange_messages_and_marks() {
     let data = tempfile::tempdir().unwrap();
-    let Some(gateway) = Gateway::start(data.path(), 0) else { return };
+    let gateway = Gateway::start(data.path(), 0);
     let mut alice = Chat::script(&gateway, "alice", "phone");
     let mut bob = Chat::script(&gateway, "bob", "phone");
     let desk = Chat::script(&gateway, "bob", "desk");
@@ -183,7 +181,7 @@ fn scripts_exchange_messages_and_marks() {
 #[test]
 fn a_killed_gateway_loses_nothing_that_was_acknowledged() {
     let data = tempfile::tempdir().unwrap();
-    let Some(gateway) = Gateway::start(data.path(), 0) else { return };
+    let gateway = Gateway::start(data.path(), 0);
     let address = gateway.address;
     let mut alice = Chat::script(&gateway, "alice", "phone");
     let mut bob = Chat::script(&gateway, "bob", "phone");
@@ -216,7 +214,7 @@ fn a_killed_gateway_loses_nothing_that_was_acknowledged() {
 #[test]
 fn people_see_who_says_what_and_what_became_of_it() {
     let data = tempfile::tempdir().unwrap();
-    let Some(gateway) = Gateway::start(data.path(), 0) else { return };
+    let gateway = Gateway::start(data.path(), 0);
     let mut alice = Chat::start(&gateway, "alice", &[]);
     let mut bob = Chat::start(&gateway, "bob", &[]);
     for chat in [&alice, &bob] {

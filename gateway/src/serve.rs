@@ -36,6 +36,9 @@ const CURSOR_FLUSH: Duration = Duration::from_millis(50);
 /// How long cursors wait after the store has refused them.
 const CURSOR_RETRY: Duration = Duration::from_secs(1);
 
+/// Time that the store has at least to close, however short the deadline is.
+const LEAST_CLOSE: Duration = Duration::from_millis(500);
+
 /// How often the drain looks whether everybody has gone.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -70,6 +73,12 @@ pub enum ServeError {
     /// The system gives no threads.
     #[error("the background threads cannot be started: {0}")]
     Runtime(#[from] std::io::Error),
+    /// The stop came, and the store took too long.
+    #[error(
+        "stopped at drain.deadline before the store was closed; nothing that was acknowledged is \
+         lost, the next start reads the journal again"
+    )]
+    Deadline,
     /// The stop came, but something could not be finished.
     #[error("stopped, but the store did not close cleanly: {0}")]
     Close(skein_storage::StoreError),
@@ -97,10 +106,17 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     runtime.spawn(flush_cursors(hub.clone()));
     tracing::info!(address = %engine.local_addr(), "serving");
     ready.serves(engine.local_addr());
-    runtime.block_on(async {
+    let stopped = runtime.block_on(async {
         stop.requested().await;
         drain(&config, &hub, engine, &*store).await
-    })
+    });
+    // A read that hangs must not hold the process up.
+    runtime.shutdown_background();
+    if stopped.is_err() {
+        // Nor must a store that does: dropping it waits for its threads.
+        std::mem::forget(store);
+    }
+    stopped
 }
 
 fn bind(config: &Config, certificate: Certificate) -> Result<Bound<Mail>, ServeError> {
@@ -245,10 +261,14 @@ async fn drain(
     if let Err(error) = engine.stop(code.number().into(), code.text().as_bytes(), left() / 2) {
         tracing::warn!(%error, "the shards did not stop in time");
     }
-    if let Err(error) = hub.flush_cursors().await {
-        tracing::debug!(%error, "the last cursors were not written");
-    }
-    store.close().await.map_err(ServeError::Close)?;
+    let closing = async {
+        if let Err(error) = hub.flush_cursors().await {
+            tracing::debug!(%error, "the last cursors were not written");
+        }
+        store.close().await.map_err(ServeError::Close)
+    };
+    let closed = tokio::time::timeout(left().max(LEAST_CLOSE), closing).await;
+    closed.map_err(|_| ServeError::Deadline)??;
     tracing::info!("stopped");
     Ok(())
 }

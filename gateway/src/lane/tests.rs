@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use skein_storage::{CursorPair, Extent};
+use skein_protocol::{ClientMsgId, DeviceId, Seq};
+use skein_storage::{Append, CursorPair, Extent, Record};
 
 use super::*;
 

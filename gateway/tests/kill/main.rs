@@ -103,64 +103,70 @@ fn act(plan: &Plan, kills: u32) -> u32 {
     storm.kills
 }
 
-/// Strikes until the checker reports what this bug must cause.
-fn is_caught(bug: &'static str, as_one_of: &[Kind]) {
-    let plan = Plan { seed: seed(), bug: Some(bug) };
-    let began = Instant::now();
-    let mut storm = Storm::new(&plan);
-    let caught = |storm: &Storm| {
-        storm.record.with(|checker| as_one_of.iter().any(|&kind| checker.has(kind)))
-    };
-    while storm.kills < MOST_KILLS && !caught(&storm) {
-        storm.strike();
-        storm.audit_all();
+/// Bugs are planted into debug builds only.
+#[cfg(debug_assertions)]
+mod planted {
+    use super::*;
+
+    /// Strikes until the checker reports what this bug must cause.
+    fn is_caught(bug: &'static str, as_one_of: &[Kind]) {
+        let plan = Plan { seed: seed(), bug: Some(bug) };
+        let began = Instant::now();
+        let mut storm = Storm::new(&plan);
+        let caught = |storm: &Storm| {
+            storm.record.with(|checker| as_one_of.iter().any(|&kind| checker.has(kind)))
+        };
+        while storm.kills < MOST_KILLS && !caught(&storm) {
+            storm.strike();
+            storm.audit_all();
+        }
+        let told = tell(&storm, &plan, began);
+        println!("{told}");
+        assert!(caught(&storm), "not caught as {as_one_of:?}\n{told}");
     }
-    let told = tell(&storm, &plan, began);
-    println!("{told}");
-    assert!(caught(&storm), "not caught as {as_one_of:?}\n{told}");
-}
 
-#[test]
-fn an_acknowledgement_before_the_write_is_caught() {
-    is_caught("ack-before-durable", &[Kind::Lost]);
-}
+    #[test]
+    fn an_acknowledgement_before_the_write_is_caught() {
+        is_caught("ack-before-durable", &[Kind::Lost]);
+    }
 
-#[test]
-fn half_a_batch_is_caught() {
-    is_caught("torn-batch", &[Kind::Lost]);
-}
+    #[test]
+    fn half_a_batch_is_caught() {
+        is_caught("torn-batch", &[Kind::Lost]);
+    }
 
-#[test]
-fn an_append_that_was_not_written_is_caught() {
-    is_caught("lost-append", &[Kind::Lost]);
-}
+    #[test]
+    fn an_append_that_was_not_written_is_caught() {
+        is_caught("lost-append", &[Kind::Lost]);
+    }
 
-#[test]
-fn forgotten_repeats_are_caught() {
-    is_caught("lost-deduplication", &[Kind::TwoPositions]);
-}
+    #[test]
+    fn forgotten_repeats_are_caught() {
+        is_caught("lost-deduplication", &[Kind::TwoPositions]);
+    }
 
-#[test]
-fn a_cursor_past_what_was_delivered_is_caught() {
-    is_caught("cursor-ahead", &[Kind::CursorAhead]);
-}
+    #[test]
+    fn a_cursor_past_what_was_delivered_is_caught() {
+        is_caught("cursor-ahead", &[Kind::CursorAhead]);
+    }
 
-#[test]
-fn a_hole_in_what_is_read_is_caught() {
-    is_caught("hole-in-read", &[Kind::Gap]);
-}
+    #[test]
+    fn a_hole_in_what_is_read_is_caught() {
+        is_caught("hole-in-read", &[Kind::Gap]);
+    }
 
-#[test]
-fn an_altered_text_is_caught() {
-    is_caught("corrupted-read", &[Kind::Altered]);
-}
+    #[test]
+    fn an_altered_text_is_caught() {
+        is_caught("corrupted-read", &[Kind::Altered]);
+    }
 
-#[test]
-fn swapped_messages_are_caught() {
-    is_caught("swapped-read", &[Kind::TwoMessages]);
-}
+    #[test]
+    fn swapped_messages_are_caught() {
+        is_caught("swapped-read", &[Kind::TwoMessages]);
+    }
 
-#[test]
-fn a_conversation_that_is_not_listed_is_caught() {
-    is_caught("unlisted-conversation", &[Kind::Unlisted]);
+    #[test]
+    fn a_conversation_that_is_not_listed_is_caught() {
+        is_caught("unlisted-conversation", &[Kind::Unlisted]);
+    }
 }

@@ -81,7 +81,7 @@ impl EmbeddedStore {
             let path = folder.to_path_buf();
             move |source| OpenError::Path { what, path, source }
         };
-        std::fs::create_dir_all(folder).map_err(failed("make the folder"))?;
+        make_private(folder).map_err(failed("make the folder"))?;
         let lock = lock::Lock::take(folder)?;
         let (engine, epoch) = recovery::open(folder, &options, lock.after_crash)?;
 
@@ -243,4 +243,12 @@ impl Store for EmbeddedStore {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.ask(|reply| Job::Close { reply })
     }
+}
+
+/// Makes the folder, and those above it, for this user alone: it will hold what people wrote.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
 }
