@@ -9,6 +9,7 @@ use skein_protocol::server::{BulkRequest, PullRange, Refusal, server_frame};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{Code, ConversationId, UserId, limits};
 use skein_storage::{Direction, Page as Budget, Record, StoreError};
+use tokio::sync::Semaphore;
 
 use crate::hub::{Hub, conversation_of, id_bytes, wire_message};
 use crate::lane::code_of;
@@ -19,6 +20,28 @@ const PAGE_BYTES: usize = 32 * 1024;
 
 /// Messages in one page.
 const PAGE_RECORDS: usize = 256;
+
+/// Pages that are read at a time. Each has one read with the store, so a login storm keeps at most
+/// this many of the 16,384 that may wait there, and a load for a send waits behind a tenth of a
+/// second of them. Far more than the store's threads, so none of those is ever idle.
+pub(crate) const READING_PAGES: usize = 1024;
+
+/// Pages that are read or wait for it; more are refused as overload, and the client asks again.
+/// A job outlives a connection that ends meanwhile, so the number of sessions is no bound of it.
+pub(crate) const WAITING_PAGES: usize = 16_384;
+
+/// Bounds of what pages may ask of the store, all sessions together.
+#[derive(Debug)]
+pub(crate) struct PageReads {
+    places: Semaphore,
+    reads: Semaphore,
+}
+
+impl Default for PageReads {
+    fn default() -> Self {
+        Self { places: Semaphore::new(WAITING_PAGES), reads: Semaphore::new(READING_PAGES) }
+    }
+}
 
 /// One page, and what comes after it.
 #[derive(Debug)]
@@ -59,8 +82,14 @@ impl Job {
         Box::new(Self { user, work })
     }
 
-    /// Reads the next page. A store that fails ends the answer with a numbered error.
+    /// Reads the next page when it is its turn. A store that fails, and a queue that is full, end
+    /// the answer with a numbered error.
     pub async fn next_page(mut self: Box<Self>, hub: &Hub) -> Page {
+        let Ok(_place) = hub.page_reads.places.try_acquire() else {
+            return refused_page(Code::Overloaded);
+        };
+        // Fails only when it is closed, which nobody does.
+        let _turn = hub.page_reads.reads.acquire().await;
         let page = match &mut self.work {
             Work::Heads(_) | Work::AllHeads(_) => self.heads_page(hub).await,
             Work::Pull { .. } => self.pull_page(hub).await,

@@ -9,7 +9,7 @@
 //! the next append of the same conversation is submitted, so pushes keep the order of the log.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,8 +20,10 @@ use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{ConversationId, Seq, UserId};
 use skein_storage::{Append, AppendError, AppendSink, Direction, Page, Store, StoreError};
 use skein_transport::{ConnId, Mailbox};
+use tokio::sync::Semaphore;
 
 use crate::auth::Verifier;
+use crate::bulk::PageReads;
 use crate::lane::{
     Ack, Command, CursorKind, Delivery, Effect, Found, Key, Known, Lane, LaneConfig, Load, Loaded,
     Peek, Receipt, Scan,
@@ -31,6 +33,12 @@ use crate::registry::Registry;
 
 /// Records that one step of a scan reads.
 pub(crate) const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
+
+/// Steps of scans that are with the store at a time. Each is a megabyte of log, and a client can
+/// ask for a scan of a whole log with one frame; so they get two of the store's four threads at
+/// most, and the rest is left to loads and pages. Scans take turns step by step, so that a short
+/// one does not wait for the end of long ones.
+const SCAN_STEPS: usize = 2;
 
 /// Time and background work, passed in so that a simulation can own both.
 pub trait Host: Send + Sync + 'static {
@@ -54,6 +62,9 @@ pub struct SessionLimits {
     pub max_sessions: usize,
     /// Pushes beyond this many bytes in a session's outbox are left out.
     pub push_bytes: usize,
+    /// A shard whose outboxes hold more than this many bytes together treats each of them that is
+    /// not empty as full.
+    pub shard_outbox_bytes: usize,
     /// A session that is behind for this long is closed.
     pub slow_consumer_timeout: std::time::Duration,
 }
@@ -88,11 +99,14 @@ pub struct Hub {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) page_reads: PageReads,
+    scan_steps: Semaphore,
     lanes: Vec<Mutex<Lane>>,
     mailboxes: Vec<Mailbox<Mail>>,
     /// Times that mail for a shard was lost because its mailbox was full. A session that sees the
     /// number change tells its client to ask for all heads.
     overflows: Vec<AtomicU64>,
+    draining: AtomicBool,
     sessions: AtomicUsize,
     last_session: AtomicU64,
 }
@@ -111,6 +125,9 @@ impl Hub {
             host: parts.host,
             overflows: parts.mailboxes.iter().map(|_| AtomicU64::new(0)).collect(),
             mailboxes: parts.mailboxes,
+            page_reads: PageReads::default(),
+            scan_steps: Semaphore::new(SCAN_STEPS),
+            draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             last_session: AtomicU64::new(rand::random::<u32>().into()),
         })
@@ -160,12 +177,22 @@ impl Hub {
         self.dispatch(outgoing);
     }
 
-    /// Sends mail to every shard.
+    /// Sends mail to every shard. After [`Mail::Drain`] nobody logs in any more, also on a shard
+    /// that the mail does not reach.
     pub fn broadcast(&self, mail: impl Fn() -> Mail) {
         for mailbox in &self.mailboxes {
+            let mail = mail();
+            if matches!(mail, Mail::Drain(_)) {
+                self.draining.store(true, Ordering::Relaxed);
+            }
             // A full mailbox takes nothing; the stop of the engine closes the rest.
-            let _ = mailbox.send(mail());
+            let _ = mailbox.send(mail);
         }
+    }
+
+    /// Everybody is being sent away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// How often mail for this shard was lost.
@@ -325,7 +352,7 @@ impl Hub {
     fn spawn_scan(self: &Arc<Self>, scan: Scan) {
         let hub = self.clone();
         self.host.spawn(Box::pin(async move {
-            let found = scan_log(&*hub.store, &scan).await;
+            let found = scan_log(&*hub.store, &hub.scan_steps, &scan).await;
             let mut effects = Vec::new();
             let now_ms = hub.host.now_ms();
             hub.lane(scan.conversation).handle_scanned(&scan, found, now_ms, &mut effects);
@@ -392,12 +419,16 @@ async fn read_tail(
     Ok(tail)
 }
 
-async fn scan_log(store: &dyn Store, scan: &Scan) -> Result<Found, StoreError> {
+async fn scan_log(store: &dyn Store, steps: &Semaphore, scan: &Scan) -> Result<Found, StoreError> {
     let mut found = Found::new();
     let mut from = scan.from;
     while from <= scan.to && found.len() < scan.keys.len() {
         let range = from..=scan.to;
-        let page = store.read(scan.conversation, range, Direction::Forward, SCAN_PAGE).await?;
+        let page = {
+            // Fails only when it is closed, which nobody does.
+            let _step = steps.acquire().await;
+            store.read(scan.conversation, range, Direction::Forward, SCAN_PAGE).await?
+        };
         let Some(last) = page.last() else { break };
         from = last.seq + 1;
         let (user, device) = &scan.sender;
@@ -457,3 +488,6 @@ pub(crate) fn conversation_of(
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,6 +197,7 @@ fn parts(
         limits: SessionLimits {
             max_sessions: config.limits.max_sessions,
             push_bytes: config.limits.outbox_bytes / 4 * 3,
+            shard_outbox_bytes: config.limits.outbox_total_bytes / mailboxes.len().max(1),
             slow_consumer_timeout: config.session.slow_consumer_timeout,
         },
         verifier,

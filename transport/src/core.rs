@@ -367,14 +367,15 @@ impl Core {
             return self.remove(slot);
         }
         let half = self.config.limits.outbox_bytes / 2;
-        if let Some(conn) = self.alive(id) {
-            if conn.flush {
-                conn.flush_outbox();
-            }
-            if conn.want_writable && conn.outbox_cost() < half {
-                conn.want_writable = false;
-                driver.on_writable(&mut Io::new(self), id);
-            }
+        if self.alive(id).is_some_and(|conn| conn.flush) {
+            self.change_outbox(id, Conn::flush_outbox);
+        }
+        if let Some(conn) = self.alive(id)
+            && conn.want_writable
+            && conn.outbox_cost() < half
+        {
+            conn.want_writable = false;
+            driver.on_writable(&mut Io::new(self), id);
         }
     }
 
@@ -401,8 +402,7 @@ impl Core {
                 }
             }
             Event::Stream(StreamEvent::Stopped { id: stream, error_code }) => {
-                if let Some(conn) = self.alive(id) {
-                    conn.reset(stream, error_code);
+                if self.change_outbox(id, |conn| conn.reset(stream, error_code)).is_some() {
                     driver.on_stopped(&mut Io::new(self), id, stream, error_code);
                 }
             }
@@ -434,9 +434,9 @@ impl Core {
 
     /// Nothing works on the connection any more; the driver will hear of it if it knows it.
     pub(crate) fn end(&mut self, id: ConnId, reason: CloseReason) {
+        self.change_outbox(id, Conn::drop_outbox);
         let Some(conn) = self.alive(id) else { return };
         conn.gone = true;
-        conn.drop_outbox();
         conn.timer = None;
         let (announced, established) = (conn.announced, conn.established);
         let incoming = conn.quic.side().is_server();
@@ -552,6 +552,34 @@ impl Core {
         let slot = self.slots.get(id.slot()).filter(|_| id.shard() == self.config.shard)?;
         let conn = slot.conn.as_deref().filter(|_| slot.generation == id.generation())?;
         (!conn.gone).then_some(conn)
+    }
+
+    /// The one way to whatever may change what an outbox holds: it keeps the total.
+    pub(crate) fn change_outbox<T>(
+        &mut self,
+        id: ConnId,
+        change: impl FnOnce(&mut Conn) -> T,
+    ) -> Option<T> {
+        let conn = self.alive(id)?;
+        let before = conn.outbox_cost();
+        let changed = change(conn);
+        let after = conn.outbox_cost();
+        if before != after {
+            let total = self.outbox_total() + after - before;
+            self.config.counters.outbox_total.set(total as u64);
+        }
+        Some(changed)
+    }
+
+    /// What all outboxes hold.
+    pub(crate) fn outbox_total(&self) -> usize {
+        self.config.counters.outbox_total.get() as usize
+    }
+
+    /// The same, counted anew.
+    #[cfg(test)]
+    pub(crate) fn count_outboxes(&self) -> usize {
+        self.slots.iter().filter_map(|slot| slot.conn.as_ref()).map(|c| c.outbox_cost()).sum()
     }
 
     /// Has the connection looked at in this turn.

@@ -60,8 +60,8 @@ impl<'a> Io<'a> {
         bytes: Bytes,
     ) -> Result<(), WriteError> {
         let limit = self.core.limits().outbox_bytes;
-        let Some(slot) = self.core.alive(conn) else { return Err(WriteError::Closed) };
-        let written = slot.write(stream, bytes, limit);
+        let written = self.core.change_outbox(conn, |slot| slot.write(stream, bytes, limit));
+        let written = written.unwrap_or(Err(WriteError::Closed));
         match written {
             Ok(()) => self.core.touch(conn),
             Err(WriteError::Full) => self.core.counters().outbox_full.add(1),
@@ -72,15 +72,15 @@ impl<'a> Io<'a> {
 
     /// Ends the sending half behind everything written to it.
     pub fn finish(&mut self, conn: ConnId, stream: StreamId) -> Result<(), WriteError> {
-        let finished = self.core.alive(conn).ok_or(WriteError::Closed)?.finish(stream);
+        let finished = self.core.change_outbox(conn, |slot| slot.finish(stream));
+        let finished = finished.ok_or(WriteError::Closed)?;
         self.core.touch(conn);
         finished
     }
 
     /// Gives the sending half up; what waits for it is dropped.
     pub fn reset(&mut self, conn: ConnId, stream: StreamId, code: VarInt) {
-        if let Some(slot) = self.core.alive(conn) {
-            slot.reset(stream, code);
+        if self.core.change_outbox(conn, |slot| slot.reset(stream, code)).is_some() {
             self.core.touch(conn);
         }
     }
@@ -116,6 +116,12 @@ impl<'a> Io<'a> {
     /// 64 more for each piece.
     pub fn outbox_bytes(&self, conn: ConnId) -> usize {
         self.core.alive_ref(conn).map_or(0, |slot| slot.outbox_cost())
+    }
+
+    /// The sum of [`outbox_bytes`](Self::outbox_bytes) over all connections of this shard. It is
+    /// kept, not counted, so asking costs nothing.
+    pub fn outbox_total(&self) -> usize {
+        self.core.outbox_total()
     }
 
     /// Asks for one [`Driver::on_writable`](crate::Driver::on_writable) when the outbox is below

@@ -102,4 +102,6 @@ counters! {
     mailbox_full,
     /// Writes refused because an outbox was full.
     outbox_full,
+    /// What waits in all outboxes now, bytes, counted as the limit of each counts it.
+    outbox_total,
 }

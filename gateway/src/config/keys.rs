@@ -123,6 +123,10 @@ settings! {
         /// session is told that it is behind, and reads from the log. At least twice
         /// `max_frame_bytes`, and 1KiB for each of `max_unacked_sends`.
         outbox_bytes: usize = 256 * KIB as usize, bytes(16 * KIB, 64 * MIB);
+        /// The same of all sessions together, in equal shares for the shards. Over its share, a
+        /// shard queues nothing more for sessions that have something waiting, as if that were
+        /// `outbox_bytes`; those that read in time do not notice.
+        outbox_total_bytes: usize = GIB as usize, bytes(MIB, TIB);
         /// Payload bytes that wait for the store in all lanes together; sends beyond it are
         /// refused as overload. At least `max_frame_bytes` for each lane.
         lane_bytes: usize = 64 * MIB as usize, bytes(MIB, 64 * GIB);

@@ -18,7 +18,7 @@ impl Gateway {
         session: &mut Session,
         hello: Hello,
     ) -> Result<(), Close> {
-        if self.draining.is_some() {
+        if self.hub.is_draining() {
             return Err(Close::new(Code::GoingAway));
         }
         let hub = self.hub.clone();

@@ -6,7 +6,8 @@
 //! Room in a connection's outbox is shared out by filling level, so that one concern cannot take
 //! another's: bulk pages are written up to half, pushes up to [`SessionLimits::push_bytes`], and
 //! the rest is left for answers. Over the second mark nothing is read from the peer either, so
-//! answers cannot fill the rest.
+//! answers cannot fill the rest. When the outboxes of a shard hold more than its share together,
+//! each that is not empty counts as over the second mark.
 //!
 //! [`SessionLimits::push_bytes`]: crate::hub::SessionLimits::push_bytes
 
@@ -42,20 +43,12 @@ pub struct Gateway {
     commands: Vec<(ConversationId, Command)>,
     /// Answers that are gathered while a chunk is worked on; empty between calls.
     answers: BytesMut,
-    draining: Option<Drain>,
 }
 
 impl Gateway {
     /// The driver of this shard.
     pub fn new(hub: Arc<Hub>, shard: usize) -> Self {
-        Self {
-            hub,
-            shard,
-            sessions: Vec::new(),
-            commands: Vec::new(),
-            answers: BytesMut::new(),
-            draining: None,
-        }
+        Self { hub, shard, sessions: Vec::new(), commands: Vec::new(), answers: BytesMut::new() }
     }
 
     /// Takes the session out of the table for the time of a call. Whoever does so puts it back
@@ -125,10 +118,26 @@ impl Gateway {
 
     fn is_over_push_limit(&self, io: &Io<'_>, session: &Session, more: usize) -> bool {
         io.outbox_bytes(session.conn) + more > self.hub.limits.push_bytes
+            || self.is_crowded_out(io, session)
+    }
+
+    /// Whether the session must wait because the outboxes of the shard hold too much together.
+    ///
+    /// That concerns only sessions for which something waits already. So each of those that wait
+    /// is woken by its own outbox: when that is empty at the latest, whatever the others do, and
+    /// without a list of sessions to wake. Who reads in time is not touched, and beyond the
+    /// shard's share each session can add no more than one write to an empty outbox.
+    fn is_crowded_out(&self, io: &Io<'_>, session: &Session) -> bool {
+        io.outbox_total() > self.hub.limits.shard_outbox_bytes && io.outbox_bytes(session.conn) > 0
     }
 
     /// There is room in the outbox: say what was left out, and go on with what waited.
     fn resume(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
+        if self.is_crowded_out(io, session) {
+            // Asked again whenever the peer has acknowledged something.
+            self.wait_for_room(io, session);
+            return Ok(());
+        }
         session.stuck_since = None;
         if let Some(behind) = session.behind.take() {
             write_live(io, session, behind.frame())?;
@@ -140,7 +149,7 @@ impl Gateway {
             };
             match std::mem::replace(&mut bulk.state, BulkState::Working) {
                 BulkState::Full(page) => self.write_page(io, session, stream, page),
-                BulkState::Paused(job) => self.spawn_page(session.conn, stream, job),
+                BulkState::Paused(job) => self.go_on(io, session, stream, job),
                 other => bulk.state = other,
             }
         }
@@ -150,8 +159,7 @@ impl Gateway {
         }
     }
 
-    fn send_away(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
-        let Some(drain) = self.draining else { return Ok(()) };
+    fn send_away(io: &mut Io<'_>, session: &Session, drain: Drain) -> Result<(), Close> {
         if session.who.is_none() {
             return Err(Close::new(Code::GoingAway));
         }
@@ -278,11 +286,10 @@ impl Driver for Gateway {
             }),
             Mail::Close(conn, close) => self.with(io, conn, |_, _, _| Err(close)),
             Mail::Drain(drain) => {
-                self.draining = Some(drain);
                 let everybody: Vec<ConnId> =
                     self.sessions.iter().flatten().map(|session| session.conn).collect();
                 for conn in everybody {
-                    self.with(io, conn, |gateway, io, session| gateway.send_away(io, session));
+                    self.with(io, conn, |_, io, session| Self::send_away(io, session, drain));
                 }
             }
         }

@@ -54,8 +54,7 @@ impl Gateway {
         session.rules.heard(io.now());
         match bulk_request(frame, &hub.rules)? {
             Some(request) => {
-                session.bulk[place].state = BulkState::Working;
-                self.spawn_page(conn, stream, Job::new(who.user, request));
+                self.go_on(io, session, stream, Job::new(who.user, request));
             }
             None => {
                 session.bulk[place].state = BulkState::Working;
@@ -65,7 +64,30 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) fn spawn_page(&self, conn: ConnId, stream: StreamId, job: Box<Job>) {
+    /// Has the next page of a stream read, now or when there is room for it.
+    pub(super) fn go_on(
+        &self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        stream: StreamId,
+        job: Box<Job>,
+    ) {
+        let conn = session.conn;
+        let is_room = io.outbox_bytes(conn) < self.hub.limits.push_bytes / 2
+            && !self.is_crowded_out(io, session);
+        let Some(bulk) = session.bulk.iter_mut().find(|bulk| bulk.stream == stream) else {
+            return;
+        };
+        if is_room {
+            bulk.state = BulkState::Working;
+            self.spawn_page(conn, stream, job);
+        } else {
+            bulk.state = BulkState::Paused(job);
+            self.wait_for_room(io, session);
+        }
+    }
+
+    fn spawn_page(&self, conn: ConnId, stream: StreamId, job: Box<Job>) {
         let hub = self.hub.clone();
         self.hub.host.spawn(Box::pin(async move {
             let page = job.next_page(&hub).await;
@@ -106,13 +128,7 @@ impl Gateway {
             session.bulk.swap_remove(place);
             return;
         };
-        if io.outbox_bytes(conn) < self.hub.limits.push_bytes / 2 {
-            session.bulk[place].state = BulkState::Working;
-            self.spawn_page(conn, stream, rest);
-        } else {
-            session.bulk[place].state = BulkState::Paused(rest);
-            self.wait_for_room(io, session);
-        }
+        self.go_on(io, session, stream, rest);
     }
 }
 

@@ -112,6 +112,56 @@ async fn a_crowd_that_never_reads_is_bounded_and_closed() {
     scene.end(2 * SMALL).await;
 }
 
+/// Together they hold less than each may: the bound of all outboxes. Who reads goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_never_reads_shares_one_bound() {
+    const CROWD: usize = 16;
+    const TEXT: usize = 10_000;
+    const TOTAL: usize = 1 << 20;
+    // What QUIC takes beside the outbox, and the one write that an empty outbox has room for.
+    const BESIDE: usize = (128 << 10) + TEXT;
+    let options = Options::default()
+        .env("SKEIN_SHARDS", 1)
+        .env("SKEIN_LIMITS__OUTBOX_TOTAL_BYTES", TOTAL)
+        .env("SKEIN_LIMITS__OUTBOX_BYTES", 4 * TOTAL);
+    let scene = Scene::start(options).await;
+    let mut alice = scene.login("alice", "phone").await;
+    let mut crowd = Vec::new();
+    for n in 0..CROWD {
+        let mut deaf = scene.connect_narrow().await;
+        deaf.enter(&scene.gateway.token("bob"), &format!("phone{n}")).await;
+        crowd.push(deaf);
+    }
+    let text = "x".repeat(TEXT);
+    let count = 300;
+    for n in 1..=count {
+        alice.message("bob", &format!("m{n}"), &text).await;
+        assert_eq!(alice.ack().await.seq, n);
+    }
+    // Whoever begins to read gets what was queued, hears what was left out, and is served again.
+    let mut queued = 0;
+    for (n, deaf) in crowd.iter_mut().enumerate() {
+        loop {
+            match deaf.next().await {
+                Ok(server_frame::Kind::Push(_)) => queued += TEXT,
+                Ok(server_frame::Kind::Behind(behind)) => {
+                    assert_eq!(behind.heads[0].seq, count, "{n}");
+                    break;
+                }
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+    }
+    assert!(queued < TOTAL + CROWD * BESIDE, "{queued} bytes were queued");
+    assert!(queued > TOTAL / 2, "{queued} bytes were queued");
+    alice.message("bob", "last", "hi").await;
+    alice.ack().await;
+    for deaf in &mut crowd {
+        assert_eq!(deaf.push().await.seq, count + 1);
+    }
+    scene.end(2 * SMALL).await;
+}
+
 /// History that is asked for and not read waits in the log, not in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn history_that_nobody_reads_is_not_read_ahead() {

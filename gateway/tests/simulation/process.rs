@@ -145,11 +145,16 @@ impl Process {
         let config = engine_config(&mut random);
         let seats: Vec<_> = (0..SHARDS).map(|_| Seat::new(config.limits.mailbox)).collect();
         let host = Arc::new(SimHost { clock, spawned: Mutex::default() });
+        // Sessions that wait for the shard's share send what they have in bursts, and a lane with
+        // room for two conversations forgets cursors of a third before they are written; so these
+        // two kinds of shortage come in different lives.
+        let (shard_outbox_bytes, max_conversations) = [(1 << 20, 2), (3 << 10, 6)][random.index(2)];
         let hub = Hub::new(HubParts {
             rules: rules(),
             limits: SessionLimits {
                 max_sessions: 100,
                 push_bytes: config.limits.outbox_bytes / 4 * 3,
+                shard_outbox_bytes,
                 slow_consumer_timeout: Duration::from_secs(8),
             },
             verifier: Verifier::from_config(&setup().auth).unwrap(),
@@ -160,7 +165,7 @@ impl Process {
                 dedup_window: random.below(4) as usize,
                 max_bytes: 8000,
                 max_waiting: 6,
-                max_conversations: 2,
+                max_conversations,
                 max_loading: 4,
             },
             host: host.clone(),

@@ -127,12 +127,14 @@ fn a_stopped_stream_takes_no_more_and_others_go_on() {
     }
     pair.run(Duration::from_secs(1));
     assert!(pair.client.act(|io| io.outbox_bytes(conn)) > 0, "the window is full");
+    assert!(pair.client.act(|io| io.outbox_total()) > 0);
     // Another stream passes by, although the first is full.
     pair.client.act(|io| io.write(conn, live, Bytes::from_static(b"hello"))).unwrap();
     let served = pair.server.probe.connected()[0];
     pair.server.act(|io| io.stop_sending(served, bulk, VarInt::from_u32(3)));
     pair.run(Duration::from_secs(1));
     assert_eq!(pair.client.act(|io| io.outbox_bytes(conn)), 0);
+    assert_eq!(pair.client.act(|io| io.outbox_total()), 0);
     let late = Bytes::from_static(b"late");
     assert_eq!(pair.client.act(|io| io.write(conn, bulk, late)), Err(WriteError::Closed));
     let read = pair.server.act(|io| io.read(served, live));
@@ -176,4 +178,30 @@ fn bulk_does_not_stand_in_front_of_live() {
     assert!(so_far < 50_000, "{so_far}");
     pair.run(Duration::from_secs(20));
     assert_eq!(pair.server.probe.received[&(served, bulk)].len(), 200_000);
+}
+
+#[test]
+fn the_total_counts_what_waits_for_everybody_and_forgets_who_leaves() {
+    let mut pair = Pair::new(Weather::default(), 1, |_| {});
+    pair.server.probe.lazy = true;
+    let conns = [pair.connect(), pair.connect(), pair.connect()];
+    pair.run(Duration::from_secs(1));
+    for (n, conn) in conns.into_iter().enumerate() {
+        let stream = pair.client.act(|io| io.open_bi(conn)).unwrap();
+        for _ in 0..40 + n {
+            let piece = Bytes::from(vec![1; 4000]);
+            pair.client.act(|io| io.write(conn, stream, piece)).unwrap();
+        }
+        pair.client.act(|io| io.finish(conn, stream)).unwrap();
+    }
+    pair.run(Duration::from_secs(1));
+    let waits = |pair: &mut Pair| conns.map(|conn| pair.client.act(|io| io.outbox_bytes(conn)));
+    let before = waits(&mut pair);
+    assert!(before.iter().all(|bytes| *bytes > 0), "{before:?}");
+    assert_eq!(pair.client.act(|io| io.outbox_total()), before.iter().sum::<usize>());
+    pair.client.act(|io| io.close(conns[0], VarInt::from_u32(0), b""));
+    let left = pair.client.act(|io| io.outbox_total());
+    assert_eq!(left, before[1] + before[2]);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.client.core.counters().read().outbox_total as usize, left);
 }

@@ -232,6 +232,7 @@ impl Pair {
             side.core.dispatch(&mut side.probe);
             let mut out = Vec::new();
             side.core.transmit(|queue| out.extend(queue.take()));
+            assert_eq!(side.core.outbox_total(), side.core.count_outboxes());
             let from = if server { side.address } else { self.client_seen_as };
             for (to, data) in out {
                 self.send(from, to, data);

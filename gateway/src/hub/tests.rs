@@ -1,0 +1,244 @@
+use super::*;
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use skein_protocol::server::BulkRequest;
+use skein_protocol::{Code, wire};
+use skein_storage::memory::MemoryStore;
+use skein_storage::{
+    ConversationIndex, CursorPair, CursorUpdate, Cursors, Extent, MessageLog, Record,
+};
+use skein_transport::sim::Seat;
+
+use crate::bulk::{Job, READING_PAGES, WAITING_PAGES, refused_page};
+use crate::config::AuthConfig;
+use crate::mail::Drain;
+
+/// A store whose reads last until they are let go.
+struct Slow {
+    memory: MemoryStore,
+    /// Closed: reads go on.
+    gate: Semaphore,
+    reading: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Slow {
+    fn new() -> Arc<Self> {
+        let (reading, most) = Default::default();
+        Arc::new(Self { memory: MemoryStore::new(), gate: Semaphore::new(0), reading, most })
+    }
+
+    fn slowly<'a, T: Send + 'a>(
+        &'a self,
+        read: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            let now = self.reading.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(now, Ordering::Relaxed);
+            let _ = self.gate.acquire().await;
+            // Others have a chance to be too many.
+            tokio::task::yield_now().await;
+            self.reading.fetch_sub(1, Ordering::Relaxed);
+            read.await
+        })
+    }
+
+    fn reading(&self) -> usize {
+        self.reading.load(Ordering::Relaxed)
+    }
+}
+
+impl MessageLog for Slow {
+    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
+        self.memory.submit(group, done);
+    }
+    fn extent(&self, id: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        self.memory.extent(id)
+    }
+    fn read(
+        &self,
+        id: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.slowly(self.memory.read(id, range, direction, page))
+    }
+}
+
+impl Cursors for Slow {
+    fn advance(&self, updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.memory.advance(updates)
+    }
+    fn cursors(
+        &self,
+        user: UserId,
+        id: ConversationId,
+    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
+        self.memory.cursors(user, id)
+    }
+}
+
+impl ConversationIndex for Slow {
+    fn begin(
+        &self,
+        id: ConversationId,
+        members: Vec<UserId>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.memory.begin(id, members)
+    }
+    fn members(
+        &self,
+        id: ConversationId,
+    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
+        self.memory.members(id)
+    }
+    fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
+        self.slowly(self.memory.conversations(user, after, limit))
+    }
+}
+
+impl Store for Slow {
+    fn epoch(&self) -> u64 {
+        self.memory.epoch()
+    }
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.memory.close()
+    }
+}
+
+struct TokioHost;
+
+impl Host for TokioHost {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        tokio::spawn(work);
+    }
+}
+
+fn hub(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>) -> Arc<Hub> {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, [7; 32]).unwrap();
+    let auth = AuthConfig { key_file: Some(secret), ..AuthConfig::default() };
+    Hub::new(HubParts {
+        rules: Rules {
+            limits: wire::Limits { max_frame_bytes: 65_536, ..Default::default() },
+            heartbeat_interval: Duration::from_secs(30),
+            hello_timeout: Duration::from_secs(10),
+        },
+        limits: SessionLimits {
+            max_sessions: 1,
+            push_bytes: 1 << 16,
+            shard_outbox_bytes: 1 << 20,
+            slow_consumer_timeout: Duration::from_secs(30),
+        },
+        verifier: Verifier::from_config(&auth).unwrap(),
+        store,
+        registry: Registry::new(1),
+        lanes: 1,
+        lane: LaneConfig {
+            dedup_window: 1,
+            max_bytes: 1,
+            max_waiting: 1,
+            max_conversations: 1,
+            max_loading: 1,
+        },
+        host: Arc::new(TokioHost),
+        mailboxes,
+    })
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+/// Lets others run until this holds.
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it never holds");
+}
+
+#[tokio::test]
+async fn few_steps_of_scans_are_with_the_store_at_a_time() {
+    let store = Slow::new();
+    let hub = hub(store.clone(), Vec::new());
+    let device = skein_protocol::DeviceId::parse("phone").unwrap();
+    for n in 0..50 {
+        hub.spawn_scan(Scan {
+            conversation: ConversationId::one_to_one(&user("ann"), &user(&format!("ben{n}"))),
+            from: 1,
+            to: 1_000_000,
+            sender: (user("ann"), device.clone()),
+            keys: vec![Key::of(&Record {
+                seq: 1,
+                sender: user("ann"),
+                device: device.clone(),
+                client_msg_id: skein_protocol::ClientMsgId::parse("m").unwrap(),
+                time_ms: 0,
+                content_type: String::new(),
+                payload: Bytes::new(),
+            })],
+        });
+    }
+    until(|| store.reading() == SCAN_STEPS).await;
+    store.gate.close();
+    // All 50 tasks, and this one, hold the hub; in the end only this one does.
+    until(|| Arc::strong_count(&hub) == 1).await;
+    assert_eq!(store.most.load(Ordering::Relaxed), SCAN_STEPS);
+}
+
+#[tokio::test]
+async fn pages_wait_for_each_other_and_too_many_are_refused() {
+    const TOO_MANY: usize = 5;
+    let store = Slow::new();
+    let hub = hub(store.clone(), Vec::new());
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut pages = Vec::new();
+    for _ in 0..WAITING_PAGES + TOO_MANY {
+        let (hub, answered) = (hub.clone(), answered.clone());
+        pages.push(tokio::spawn(async move {
+            let page = Job::new(user("ann"), BulkRequest::Heads(Vec::new())).next_page(&hub).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+            page
+        }));
+    }
+    until(|| store.reading() == READING_PAGES).await;
+    until(|| answered.load(Ordering::Relaxed) == TOO_MANY).await;
+    store.gate.close();
+    let refused = refused_page(Code::Overloaded).frame;
+    let mut refusals = 0;
+    for page in pages {
+        refusals += usize::from(page.await.unwrap().frame == refused);
+    }
+    assert_eq!(refusals, TOO_MANY);
+    assert_eq!(store.most.load(Ordering::Relaxed), READING_PAGES);
+    // The places are free again.
+    let page = Job::new(user("ann"), BulkRequest::Heads(Vec::new())).next_page(&hub).await;
+    assert_ne!(page.frame, refused);
+}
+
+#[tokio::test]
+async fn a_drain_holds_also_where_the_mail_is_lost() {
+    let seat = Seat::new(1);
+    let hub = hub(Slow::new(), vec![seat.mailbox()]);
+    let drain = || Mail::Drain(Drain { reconnect_spread_ms: 1 });
+    assert!(seat.mailbox().send(drain()).is_ok());
+    assert!(!hub.is_draining());
+    hub.broadcast(drain);
+    assert!(seat.mailbox().send(drain()).is_err(), "the mailbox was full all the time");
+    assert!(hub.is_draining());
+}
