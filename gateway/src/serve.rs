@@ -209,6 +209,7 @@ fn parts(
             max_bytes: config.limits.lane_bytes.div_ceil(lanes),
             max_waiting: MAX_WAITING,
             max_conversations: MAX_CONVERSATIONS.div_ceil(lanes),
+            max_unwritten: MAX_CONVERSATIONS.div_ceil(lanes),
             max_loading: MAX_LOADING.div_ceil(lanes),
         },
         host,

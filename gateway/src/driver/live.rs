@@ -22,10 +22,14 @@ impl Gateway {
         stream: StreamId,
     ) -> Result<(), Close> {
         loop {
-            self.pump(io, session)?;
+            let is_all = self.pump(io, session)?;
             if self.is_over_push_limit(io, session, 0) {
                 self.wait_for_room(io, session);
                 return Ok(());
+            }
+            if !is_all {
+                // QUIC took the answers, so there is room for more.
+                continue;
             }
             match io.read(session.conn, stream) {
                 Read::Chunk(chunk) => session.rules.handle_bytes(chunk, io.now()),
@@ -39,25 +43,24 @@ impl Gateway {
         }
     }
 
-    /// Handles what the peer has asked for, as long as there is room for answers.
-    pub(super) fn pump(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<(), Close> {
-        let rules_hub = self.hub.clone();
-        let mut outcome = Ok(());
-        while !self.is_over_push_limit(io, session, self.answers.len()) {
-            match session.rules.poll_event(&rules_hub.rules) {
-                Ok(None) => break,
+    /// Handles what the peer has asked for, as long as there is room for answers. Returns whether
+    /// that was all.
+    pub(super) fn pump(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<bool, Close> {
+        let hub = self.hub.clone();
+        let outcome = loop {
+            if self.is_over_push_limit(io, session, self.answers.len()) {
+                break Ok(false);
+            }
+            match session.rules.poll_event(&hub.rules) {
+                Ok(None) => break Ok(true),
                 Ok(Some(event)) => {
                     if let Err(close) = self.handle_event(io, session, event) {
-                        outcome = Err(close);
-                        break;
+                        break Err(close);
                     }
                 }
-                Err(close) => {
-                    outcome = Err(close);
-                    break;
-                }
+                Err(close) => break Err(close),
             }
-        }
+        };
         self.write_answers(io, session)?;
         outcome
     }

@@ -151,6 +151,7 @@ fn hub(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>) -> Arc<Hub> {
             max_bytes: 1,
             max_waiting: 1,
             max_conversations: 1,
+            max_unwritten: 1,
             max_loading: 1,
         },
         host: Arc::new(TokioHost),

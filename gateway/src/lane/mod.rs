@@ -45,6 +45,8 @@ pub struct LaneConfig {
     pub max_waiting: usize,
     /// Conversations in memory; idle ones over it are forgotten.
     pub max_conversations: usize,
+    /// Conversations that may stay beyond these, because the store has not taken their cursors.
+    pub max_unwritten: usize,
     /// Conversations that may be on their way from the store. Over it sends are refused with
     /// "overloaded" and cursors dropped: a stranger can name any number of conversations. Cursors
     /// may take half of it, and of the other bounds while they wait for a conversation, so that a
@@ -409,20 +411,22 @@ impl Lane {
         sends
     }
 
-    /// Forgets conversations that nobody has used since the hand last passed them.
+    /// Forgets conversations that nobody has used since the hand last passed them. One whose
+    /// cursors the store does not have yet stays, unless the store has taken none for so long
+    /// that memory is at stake: a device tells its position once, so a cursor lost here would be
+    /// lost until it moves again.
     fn evict(&mut self) {
-        // Three times round at most: the first pass takes the second chance away, and the third
-        // keeps the bound when the store takes no cursors, which are raised again by the next
-        // acknowledgement.
-        let round = self.clock.len();
-        let mut steps = 3 * round;
+        let most = self.config.max_conversations + self.config.max_unwritten;
+        // Twice round at most: the first pass takes the second chance away.
+        let mut steps = 2 * self.clock.len();
         while self.clock.len() > self.config.max_conversations && steps > 0 {
             steps -= 1;
+            let in_need = self.clock.len() > most;
             let Some(id) = self.clock.pop_front() else {
                 return;
             };
             let forget = match self.slots.get_mut(&id) {
-                Some(Slot::Ready(state)) => state.may_be_forgotten(steps < round),
+                Some(Slot::Ready(state)) => state.may_be_forgotten(in_need),
                 // Not in the clock: forgetting takes a conversation out of both.
                 _ => continue,
             };

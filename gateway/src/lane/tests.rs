@@ -104,6 +104,7 @@ impl World {
             max_bytes: 1 << 20,
             max_waiting: 64,
             max_conversations: 1,
+            max_unwritten: 1,
             max_loading: 4,
         })
     }
@@ -600,9 +601,12 @@ fn a_cursor_on_its_way_to_the_store_keeps_its_conversation_in_memory() {
     lane.handle_cursor_written(&updates[0], true);
     lane.evict();
     assert!(lane.peek(conversation()).is_none());
-    // The store takes no cursors: the bound holds all the same.
+    // The store takes no cursors: there is a bound all the same.
     let mut lane = read_up_to_three();
     lane.config.max_conversations = 0;
+    lane.evict();
+    assert!(lane.peek(conversation()).is_some());
+    lane.config.max_unwritten = 0;
     lane.evict();
     assert!(lane.peek(conversation()).is_none());
 }

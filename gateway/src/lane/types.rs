@@ -44,11 +44,11 @@ pub enum Command {
 /// What has to happen next, outside.
 #[derive(Debug)]
 pub enum Effect {
-    /// Read a conversation, then call [`Lane::handle_loaded`].
+    /// Read a conversation, then call [`Lane::handle_loaded`](super::Lane::handle_loaded).
     Load(Load),
-    /// Look for keys in the log, then call [`Lane::handle_scanned`].
+    /// Look for keys in the log, then call [`Lane::handle_scanned`](super::Lane::handle_scanned).
     Scan(Scan),
-    /// Submit, then call [`Lane::handle_appended`].
+    /// Submit, then call [`Lane::handle_appended`](super::Lane::handle_appended).
     Append(Append),
     /// Acknowledge a message that is durable.
     Ack(Ack),

@@ -145,10 +145,8 @@ impl Process {
         let config = engine_config(&mut random);
         let seats: Vec<_> = (0..SHARDS).map(|_| Seat::new(config.limits.mailbox)).collect();
         let host = Arc::new(SimHost { clock, spawned: Mutex::default() });
-        // Sessions that wait for the shard's share send what they have in bursts, and a lane with
-        // room for two conversations forgets cursors of a third before they are written; so these
-        // two kinds of shortage come in different lives.
-        let (shard_outbox_bytes, max_conversations) = [(1 << 20, 2), (3 << 10, 6)][random.index(2)];
+        // Sessions that wait for the shard's share send what they have in bursts.
+        let shard_outbox_bytes = [1 << 20, 3 << 10][random.index(2)];
         let hub = Hub::new(HubParts {
             rules: rules(),
             limits: SessionLimits {
@@ -165,7 +163,8 @@ impl Process {
                 dedup_window: random.below(4) as usize,
                 max_bytes: 8000,
                 max_waiting: 6,
-                max_conversations,
+                max_conversations: 2,
+                max_unwritten: 100,
                 max_loading: 4,
             },
             host: host.clone(),
