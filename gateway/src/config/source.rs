@@ -284,6 +284,9 @@ fn unknown_section(name: &str) -> String {
     format!("unknown section [{name}]; the nearest right one is [{}]", nearest.unwrap_or_default())
 }
 
+/// Edits up to which a name is taken for a misspelt one.
+const MOST_TYPOS: usize = 3;
+
 /// The key that is spelt most like `path`, wherever it stands, and how many edits are between.
 fn nearest_key(path: &str) -> (usize, &'static str) {
     let last = path.rsplit('.').next().unwrap_or(path);
@@ -292,8 +295,15 @@ fn nearest_key(path: &str) -> (usize, &'static str) {
         // The right key in the wrong section is one edit further than the right place.
         whole.min(strsim::damerau_levenshtein(last, key.name) + 1)
     };
-    table::keys()
+    let (edits, nearest) = table::keys()
         .map(|key| (distance(key), key.path))
         .min_by_key(|(distance, _)| *distance)
-        .unwrap_or((usize::MAX, ""))
+        .unwrap_or((usize::MAX, ""));
+    if edits <= MOST_TYPOS {
+        return (edits, nearest);
+    }
+    // Not a slip of the finger: perhaps the beginning of the right name, which this measure favours.
+    let alike = |key: &table::Key| strsim::jaro_winkler(last, key.name);
+    let nearest = table::keys().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    (edits, nearest.map_or("", |key| key.path))
 }

@@ -89,6 +89,13 @@ fn all_problems_come_at_once_in_order_with_their_lines() {
 }
 
 #[test]
+fn the_beginning_of_a_name_leads_to_it_in_whatever_section() {
+    let found = problems("[limits]\nheartbeat = \"3s\"\n[session]\nslow = 1\n");
+    assert!(found[0].ends_with("`session.heartbeat_interval`"), "{found:?}");
+    assert!(found[1].ends_with("`session.slow_consumer_timeout`"), "{found:?}");
+}
+
+#[test]
 fn broken_toml_is_told_with_its_line_and_the_rest_is_still_read() {
     let found = problems("listen = \nshards = 1000\n");
     assert_eq!(found.len(), 2, "{found:?}");
