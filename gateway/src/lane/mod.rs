@@ -48,7 +48,7 @@ pub struct LaneConfig {
     /// Conversations that may stay beyond these, because the store has not taken their cursors.
     pub max_unwritten: usize,
     /// Conversations that may be on their way from the store. Over it sends are refused with
-    /// "overloaded" and cursors dropped: a stranger can name any number of conversations. Cursors
+    /// "overloaded" and cursors wait: a stranger can name any number of conversations. Cursors
     /// may take half of it, and of the other bounds while they wait for a conversation, so that a
     /// flood of them keeps nobody from writing.
     pub max_loading: usize,
@@ -85,6 +85,9 @@ pub struct Lane {
     dirty: Vec<ConversationId>,
     /// Slots that are `Loading`.
     loading: usize,
+    /// Cursors that wait until another conversation can be loaded: after a restart everybody tells
+    /// theirs at once, and only once. Bounded by their share of `max_bytes`.
+    later: VecDeque<(ConversationId, Command)>,
     /// Bytes counted for waiting messages.
     bytes: usize,
 }
@@ -98,6 +101,7 @@ impl Lane {
             clock: VecDeque::new(),
             dirty: Vec::new(),
             loading: 0,
+            later: VecDeque::new(),
             bytes: 0,
         }
     }
@@ -120,12 +124,29 @@ impl Lane {
                 self.bytes += size;
                 queue.push(command);
             }
-            Some(Slot::Loading(_)) => refuse(&command, Code::Overloaded, effects),
             None if fits && may_load => {
                 let begin = begin_with(&command);
                 self.start_loading(conversation, begin, vec![command], effects);
             }
-            None => refuse(&command, Code::Overloaded, effects),
+            _ if fits && matches!(command, Command::Cursor(..)) => {
+                self.bytes += size;
+                self.later.push_back((conversation, command));
+            }
+            _ => refuse(&command, Code::Overloaded, effects),
+        }
+    }
+
+    /// Takes up cursors that found no place, as far as there is one now. Those that stay behind
+    /// wait for a load that is under way.
+    fn resume_later(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let mut left = self.later.len();
+        while left > 0 && self.loading < self.config.max_loading.div_ceil(2) {
+            left -= 1;
+            let Some((conversation, command)) = self.later.pop_front() else {
+                return;
+            };
+            self.bytes -= size_of_command(&command);
+            self.handle_command(conversation, command, now_ms, effects);
         }
     }
 
@@ -161,6 +182,7 @@ impl Lane {
             },
             Err(error) => queue.iter().for_each(|c| refuse(c, code_of(&error), effects)),
         }
+        self.resume_later(now_ms, effects);
     }
 
     /// Takes the answer to [`Effect::Scan`].

@@ -625,3 +625,23 @@ fn a_cursor_that_was_written_meanwhile_does_not_go_back() {
     let cursors = lane.peek(conversation()).unwrap().cursors;
     assert!(cursors.contains(&updates[0].to), "{cursors:?}");
 }
+
+#[test]
+fn a_cursor_that_finds_no_place_is_taken_up_when_there_is_one() {
+    let mut lane = World::lane();
+    lane.config.max_loading = 2;
+    let others = ConversationId::one_to_one(&user(0), &UserId::parse("carol").unwrap());
+    let mut effects = Vec::new();
+    for id in [conversation(), others] {
+        let cursor = Command::Cursor(origin(0), CursorKind::Read, 2);
+        lane.handle_command(id, cursor, 0, &mut effects);
+    }
+    let [Effect::Load(first)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(first.conversation, conversation(), "half of two places is one");
+    effects.clear();
+    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
+    let second = |effect: &Effect| matches!(effect, Effect::Load(l) if l.conversation == others);
+    assert!(effects.iter().any(second), "{effects:?}");
+    lane.handle_loaded(others, Ok(None), 0, &mut effects);
+    assert_eq!(lane.waiting_bytes(), 0);
+}
