@@ -60,6 +60,9 @@ const MESSAGE_OVERHEAD: usize = 512;
 /// Bytes that a cursor is counted for while it waits for its conversation: its place in the queue.
 const CURSOR_SIZE: usize = size_of::<Command>();
 
+/// Cursors that may wait for the load of another conversation: some 0.3 MB a lane.
+const MAX_LATER: usize = 1024;
+
 /// What a command has to share with what waits already; see [`LaneConfig`].
 struct Bounds {
     bytes: usize,
@@ -86,7 +89,7 @@ pub struct Lane {
     /// Slots that are `Loading`.
     loading: usize,
     /// Cursors that wait until another conversation can be loaded: after a restart everybody tells
-    /// theirs at once, and only once. Bounded by their share of `max_bytes`.
+    /// theirs at once, and only once. At most [`MAX_LATER`]; more are dropped.
     later: VecDeque<(ConversationId, Command)>,
     /// Bytes counted for waiting messages.
     bytes: usize,
@@ -128,7 +131,7 @@ impl Lane {
                 let begin = begin_with(&command);
                 self.start_loading(conversation, begin, vec![command], effects);
             }
-            _ if fits && matches!(command, Command::Cursor(..)) => {
+            _ if fits && self.later.len() < MAX_LATER && matches!(command, Command::Cursor(..)) => {
                 self.bytes += size;
                 self.later.push_back((conversation, command));
             }
