@@ -60,8 +60,8 @@ const MESSAGE_OVERHEAD: usize = 512;
 /// Bytes that a cursor is counted for while it waits for its conversation: its place in the queue.
 const CURSOR_SIZE: usize = size_of::<Command>();
 
-/// Cursors that may wait for the load of another conversation: some 0.3 MB a lane.
-const MAX_LATER: usize = 1024;
+/// Cursors that may wait for the load of another conversation: some 0.15 MB a lane.
+const MAX_LATER: usize = 512;
 
 /// What a command has to share with what waits already; see [`LaneConfig`].
 struct Bounds {
