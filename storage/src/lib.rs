@@ -7,12 +7,13 @@
 //! - [`Cursors`]: per user and conversation the highest delivered and read number.
 //! - [`ConversationIndex`]: which conversations a user is in, and who is in a conversation.
 //!
-//! Backends: [`embedded`] (fjall, one process, one folder) and [`memory`] (nothing kept, for tests
-//! and simulations).
+//! Backends: [`embedded`] (fjall, one process, one folder), [`mod@scylla`] (a cluster, for those who
+//! outgrow one machine) and [`memory`] (nothing kept, for tests and simulations).
 
 pub mod conformance;
 pub mod embedded;
 pub mod memory;
+pub mod scylla;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,6 +21,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use skein_protocol::{ClientMsgId, ConversationId, DeviceId, Seq, UserId};
+
+/// Most records in one [`Append`]. It bounds the time for which a batch holds others up, and by how
+/// much a partition of a clustered store may be overfull.
+pub const MAX_APPEND_RECORDS: usize = 512;
 
 /// All that a gateway needs.
 pub trait Store: MessageLog + Cursors + ConversationIndex {
@@ -117,15 +122,17 @@ pub struct Append {
     pub conversation: ConversationId,
     /// Number of the first record: the head plus one.
     pub first: Seq,
-    /// The records; their `seq` are `first`, `first + 1`, ... Never empty.
+    /// The records; their `seq` are `first`, `first + 1`, ... Never empty, at most
+    /// [`MAX_APPEND_RECORDS`].
     pub records: Vec<Record>,
 }
 
 impl Append {
-    /// Whether there are records and they carry the numbers that follow from `first`.
+    /// Whether there are records, not too many, and they carry the numbers that follow from `first`.
     pub fn is_well_formed(&self) -> bool {
         let numbers = self.records.iter().map(|record| record.seq);
-        !self.records.is_empty() && numbers.zip(self.first..).all(|(seq, expected)| seq == expected)
+        let is_bounded = (1..=MAX_APPEND_RECORDS).contains(&self.records.len());
+        is_bounded && numbers.zip(self.first..).all(|(seq, expected)| seq == expected)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skein_protocol::server::Send;
 use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
-use skein_storage::{Append, CursorPair, CursorUpdate, Record};
+use skein_storage::{Append, CursorPair, CursorUpdate, MAX_APPEND_RECORDS, Record};
 use skein_transport::ConnId;
 
 use super::window::{Key, Window};
@@ -12,9 +12,6 @@ use super::{
     Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, refuse_send,
     size_of_send,
 };
-
-/// Records in one append: bounds the time that a batch holds others up.
-const MAX_BATCH_RECORDS: usize = 512;
 
 /// Payload bytes in one append.
 const MAX_BATCH_BYTES: usize = 1 << 20;
@@ -221,7 +218,7 @@ impl Conversation {
             bytes += pending.size;
             bytes <= MAX_BATCH_BYTES
         };
-        let count = self.waiting.iter().take(MAX_BATCH_RECORDS).take_while(fits).count().max(1);
+        let count = self.waiting.iter().take(MAX_APPEND_RECORDS).take_while(fits).count().max(1);
         let rest = self.waiting.split_off(count);
         self.in_flight = std::mem::replace(&mut self.waiting, rest);
         let records = self.in_flight.iter().map(|pending| pending.record.clone()).collect();

@@ -1,0 +1,3 @@
+//! Real servers for tests.
+//!
+//! - `cql`: a CQL server (Apache Cassandra from Maven packages), one node or three.

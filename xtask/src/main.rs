@@ -1,0 +1,3 @@
+//! `cargo xtask`: what a developer runs beside cargo's own commands.
+
+fn main() {}
