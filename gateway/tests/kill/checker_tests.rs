@@ -3,8 +3,8 @@
 use skein_protocol::client::ReceiptKind;
 use skein_protocol::{ClientMsgId, ConversationId, Seq, UserId};
 
-use crate::checker::{Checker, Kind};
-use crate::history::{Device, Entry, Event, Found, Name};
+use crate::chat::checker::{Checker, Kind};
+use crate::chat::history::{Device, Entry, Event, Found, Name};
 
 fn phone(user: &str) -> Device {
     Device::new(user, "phone")

@@ -17,16 +17,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod audit;
-mod checker;
+#[path = "../chat/mod.rs"]
+mod chat;
+
 mod checker_tests;
-mod device;
-mod history;
 mod storm;
 
 use std::time::Instant;
 
-use checker::Kind;
+use chat::checker::Kind;
 use storm::{Plan, Storm};
 
 const DEFAULT_KILLS: u32 = 40;
@@ -49,7 +48,7 @@ fn seed() -> u64 {
 
 /// Says how a run went; the seed first of all.
 fn tell(storm: &Storm, plan: &Plan, began: Instant) -> String {
-    storm.record.with(|checker| {
+    storm.crowd.record.with(|checker| {
         let (sent, acked, seen) = checker.figures();
         let mut text = format!(
             "SKEIN_SEED={} bug {:?}: {} kills ({} before it served), {} crashed clients, {sent} \
@@ -58,7 +57,7 @@ fn tell(storm: &Storm, plan: &Plan, began: Instant) -> String {
             plan.bug,
             storm.kills,
             storm.kills_in_start,
-            storm.crashes,
+            storm.crowd.crashes,
             began.elapsed().as_secs_f64(),
         );
         for (kind, count) in checker.counts() {
@@ -87,7 +86,7 @@ fn nothing_is_lost_repeated_or_reordered() {
 fn act(plan: &Plan, kills: u32) -> u32 {
     let began = Instant::now();
     let mut storm = Storm::new(plan);
-    let is_clean = |storm: &Storm| storm.record.with(|checker| checker.counts().is_empty());
+    let is_clean = |storm: &Storm| storm.crowd.record.with(|checker| checker.counts().is_empty());
     while storm.kills < kills {
         storm.strike();
         if storm.kills.is_multiple_of(3) {
@@ -114,7 +113,7 @@ mod planted {
         let began = Instant::now();
         let mut storm = Storm::new(&plan);
         let caught = |storm: &Storm| {
-            storm.record.with(|checker| as_one_of.iter().any(|&kind| checker.has(kind)))
+            storm.crowd.record.with(|checker| as_one_of.iter().any(|&kind| checker.has(kind)))
         };
         while storm.kills < MOST_KILLS && !caught(&storm) {
             storm.strike();

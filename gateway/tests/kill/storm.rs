@@ -3,20 +3,26 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skein_protocol::UserId;
 
-use crate::audit;
-use crate::checker::Checker;
-use crate::device::{App, Habit, Profile, Record, ca};
-use crate::history::Device;
-use crate::support::process::{Gateway, Options, Starting, token};
+use crate::chat::audit;
+use crate::chat::checker::Checker;
+use crate::chat::crowd::{Crowd, Habits};
+use crate::chat::device::{Habit, Record};
+use crate::support::process::{Gateway, Options, Starting};
 
 /// Longest time for everything to be acknowledged, shown and marked once nobody kills any more.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+const HABITS: Habits = Habits {
+    fast: Habit { pause: Duration::from_millis(60), burst: 8 },
+    slow: Habit { pause: Duration::from_millis(800), burst: 2 },
+    answer_timeout: Duration::from_secs(10),
+};
 
 /// What kind of run.
 pub struct Plan {
@@ -28,19 +34,17 @@ pub struct Plan {
 /// A gateway, or the time between two of them.
 pub struct Storm {
     rng: StdRng,
-    folder: tempfile::TempDir,
     data: PathBuf,
     options: Options,
     gateway: Option<Gateway>,
-    apps: Vec<App>,
-    users: Vec<UserId>,
-    pub record: Record,
+    pub crowd: Crowd,
     pub kills: u32,
     /// Kills before the gateway served.
     pub kills_in_start: u32,
-    pub crashes: u32,
     /// How long the last start took.
     start_took: Duration,
+    /// Removed last.
+    _folder: tempfile::TempDir,
 }
 
 impl Storm {
@@ -56,22 +60,19 @@ impl Storm {
             options = options.env("SKEIN_PLANTED_BUG", bug);
         }
         let gateway = first_start(&data, &mut options, &mut rng);
-        let mut storm = Self {
+        let mut crowd = Crowd::new(&data, folder.path(), HABITS, rng.random());
+        crowd.come(|_| gateway.address);
+        Self {
             rng,
-            folder,
             data,
             options,
             gateway: Some(gateway),
-            apps: Vec::new(),
-            users: Vec::new(),
-            record: Record::default(),
+            crowd,
             kills: 0,
             kills_in_start: 0,
-            crashes: 0,
             start_took: Duration::from_millis(100),
-        };
-        storm.start_apps();
-        storm
+            _folder: folder,
+        }
     }
 
     /// Lets it run for a while, kills it, starts it again; sometimes once more before it serves.
@@ -101,47 +102,42 @@ impl Storm {
         self.gateway = Some(Gateway::start(&self.data, &options));
         self.start_took = began.elapsed();
         if self.rng.random_ratio(1, 3) {
-            let at = self.rng.random_range(0..self.apps.len());
-            self.apps[at].crash();
-            self.crashes += 1;
+            self.crowd.crash_one();
         }
     }
 
     /// A fresh client of one user reads everything.
     pub fn audit_one(&mut self) {
-        let user = self.users[self.rng.random_range(0..self.users.len())].clone();
+        let user = self.crowd.any_user();
         self.audit(&user);
     }
 
     pub fn audit_all(&mut self) {
-        for user in self.users.clone() {
+        for user in self.crowd.users().to_vec() {
             self.audit(&user);
         }
     }
 
-    fn audit(&mut self, user: &UserId) -> Option<String> {
-        let gateway = self.gateway.as_ref()?;
-        let known = self.record.with(|checker| checker.known());
-        let found = audit::read_all(gateway, &self.data, user);
-        self.record.with(|checker| checker.audit(user, &known, &found));
-        Checker::unmarked(&found)
+    fn audit(&self, user: &UserId) {
+        if let Some(gateway) = &self.gateway {
+            audit(gateway, &self.data, user, &self.crowd.record);
+        }
     }
 
     /// Nobody says anything new and nobody kills: everything that was begun must come to its end.
     pub fn settle(&mut self) {
-        self.apps.iter().for_each(App::hush);
-        let until = Instant::now() + PATIENCE;
-        let missing = loop {
-            let missing = self.record.with(|checker| checker.unsettled()).or_else(|| {
-                let mut users = self.users.clone().into_iter();
-                users.find_map(|user| self.audit(&user))
-            });
-            if missing.is_none() || Instant::now() > until {
-                break missing;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        self.record.with(|checker| checker.finish(missing));
+        let Self { crowd, gateway, data, .. } = self;
+        let Some(gateway) = gateway else { return };
+        let (users, record) = (crowd.users().to_vec(), crowd.record.clone());
+        crowd
+            .settle(PATIENCE, || users.iter().find_map(|user| audit(gateway, data, user, &record)));
+    }
+
+    /// A device that has nothing yet joins each user.
+    pub fn add_newcomers(&mut self) {
+        if let Some(gateway) = &self.gateway {
+            self.crowd.add_newcomers(|_| gateway.address);
+        }
     }
 
     /// The window in which repeats are known without reading changes from start to start.
@@ -149,55 +145,14 @@ impl Storm {
         let window = [0, 4, 64, 256][self.rng.random_range(0..4)];
         self.options.clone().env("SKEIN_DEDUP_WINDOW", window)
     }
+}
 
-    fn start_apps(&mut self) {
-        let fast = Habit { pause: Duration::from_millis(60), burst: 8 };
-        let slow = Habit { pause: Duration::from_millis(800), burst: 2 };
-        // Alice and bob talk without end, others now and then; erin also with herself.
-        let devices = [
-            ("alice", "phone", fast, [("bob", 8), ("carol", 2)]),
-            ("alice", "laptop", fast, [("bob", 8), ("dave", 1)]),
-            ("bob", "phone", fast, [("alice", 8), ("carol", 1)]),
-            ("bob", "tablet", slow, [("alice", 1), ("erin", 1)]),
-            ("carol", "phone", slow, [("alice", 1), ("dave", 1)]),
-            ("dave", "phone", slow, [("carol", 1), ("erin", 1)]),
-            ("erin", "phone", slow, [("dave", 1), ("erin", 1)]),
-            ("erin", "watch", slow, [("alice", 1), ("erin", 1)]),
-        ];
-        for (user, name, habit, peers) in devices {
-            let peers = peers.map(|(peer, weight)| (UserId::parse(peer).unwrap(), weight));
-            self.start_app(Device::new(user, name), habit, &peers);
-        }
-    }
-
-    fn start_app(&mut self, device: Device, habit: Habit, peers: &[(UserId, u32)]) {
-        let Some(address) = self.gateway.as_ref().map(|gateway| gateway.address) else { return };
-        let (user, name) = (device.user.as_str(), device.name.as_str());
-        let hours = Duration::from_secs(24 * 3600);
-        let profile = Profile {
-            peers: peers.to_vec(),
-            habit,
-            server: address.to_string(),
-            token: token(&self.data, user, Some(name), hours, SystemTime::now()),
-            ca: ca(&self.data),
-            dir: self.folder.path().join(format!("{user}-{name}")),
-            device: device.clone(),
-        };
-        let seed = self.rng.random();
-        self.apps.push(App::start(profile, self.record.clone(), seed));
-        if !self.users.contains(&device.user) {
-            self.users.push(device.user);
-        }
-    }
-
-    /// A device that has nothing yet joins each user.
-    pub fn add_newcomers(&mut self) {
-        let habit = Habit { pause: Duration::from_secs(2), burst: 1 };
-        for user in self.users.clone() {
-            let device = Device::new(user.as_str(), "newcomer");
-            self.start_app(device, habit, &[(user, 1)]);
-        }
-    }
+/// A fresh client of this user reads everything; what is missing of its cursors.
+fn audit(gateway: &Gateway, data: &Path, user: &UserId, record: &Record) -> Option<String> {
+    let known = record.with(|checker| checker.known());
+    let found = audit::read_all(gateway, data, user).unwrap();
+    record.with(|checker| checker.audit(user, &known, &found));
+    Checker::unmarked(&found)
 }
 
 /// The port stays over all restarts, so it is outside those that the system hands out: a client

@@ -187,11 +187,24 @@ impl Raw {
 
     /// Asks on a bulk stream and reads the whole answer.
     pub async fn ask(&self, kind: client_frame::Kind) -> Vec<server_frame::Kind> {
-        let (mut send, mut recv) = self.connection.open_bi().await.unwrap();
-        send.write_all(&encode(&wire::ClientFrame { kind: Some(kind) })).await.unwrap();
-        let _ = send.finish();
-        let answer = tokio::time::timeout(PATIENCE, recv.read_to_end(64 << 20)).await;
-        frames(answer.expect("no answer").unwrap().into())
+        self.try_ask(kind).await.unwrap()
+    }
+
+    /// The same; an error if there is no answer, or none in time.
+    pub async fn try_ask(
+        &self,
+        kind: client_frame::Kind,
+    ) -> Result<Vec<server_frame::Kind>, String> {
+        let asking = async {
+            let (mut send, mut recv) =
+                self.connection.open_bi().await.map_err(|error| error.to_string())?;
+            let frame = encode(&wire::ClientFrame { kind: Some(kind) });
+            send.write_all(&frame).await.map_err(|error| error.to_string())?;
+            let _ = send.finish();
+            let answer = recv.read_to_end(64 << 20).await.map_err(|error| error.to_string())?;
+            Ok(frames(answer.into()))
+        };
+        tokio::time::timeout(PATIENCE, asking).await.unwrap_or(Err("no answer".into()))
     }
 
     /// All messages of the conversation with `user` in this range.

@@ -74,6 +74,11 @@ pub enum Event {
         name: Name,
         reason: String,
     },
+    /// The gateway refused a message for now.
+    Postponed {
+        name: Name,
+        code: u32,
+    },
     /// A message was shown to the application.
     Seen {
         by: Device,

@@ -11,8 +11,8 @@ use skein_protocol::{ClientMsgId, Seq, UserId};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::checker::Checker;
-use crate::history::{Device, Entry, Event, Name};
+use super::checker::Checker;
+use super::history::{Device, Entry, Event, Name};
 
 /// Where all report to; one order for all that happens.
 #[derive(Clone, Default)]
@@ -50,6 +50,8 @@ pub struct Profile {
     pub server: String,
     pub token: String,
     pub ca: Vec<u8>,
+    /// After this time without an answer a message is sent again on the same connection.
+    pub answer_timeout: Duration,
     /// Where the application keeps outbox and positions.
     pub dir: PathBuf,
 }
@@ -182,6 +184,7 @@ impl Life {
             .device(profile.device.name.clone())
             .start(Start::Beginning)
             .reconnect(Duration::from_millis(50), Duration::from_millis(200))
+            .rules(|rules| rules.answer_timeout = profile.answer_timeout)
     }
 
     fn name(&self, id: ClientMsgId) -> Name {
@@ -287,6 +290,9 @@ impl Life {
             Heard::Rejected { id, code, reason } => {
                 let reason = format!("{code} {reason}");
                 self.record.observe(Event::Rejected { name: self.name(id), reason });
+            }
+            Heard::Postponed { id, code, .. } => {
+                self.record.observe(Event::Postponed { name: self.name(id), code });
             }
             Heard::Receipt { conversation, kind, user, seq } => {
                 self.record.observe(Event::Cursor { to: device, conversation, kind, user, seq });

@@ -6,37 +6,42 @@ use std::path::Path;
 use skein_protocol::wire::{self, client_frame, server_frame};
 use skein_protocol::{ClientMsgId, ConversationId, DeviceId, UserId};
 
-use crate::history::{Device, Entry, Found, Name};
+use super::history::{Device, Entry, Found, Name};
 use crate::support::process::Gateway;
 use crate::support::raw::Raw;
 
 /// Everything that the gateway has for this user.
-pub fn read_all(gateway: &Gateway, data: &Path, user: &UserId) -> Vec<Found> {
+///
+/// # Errors
+/// The gateway could not tell; a store that does not answer is no broken promise.
+pub fn read_all(gateway: &Gateway, data: &Path, user: &UserId) -> Result<Vec<Found>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let token = gateway.token(user.as_str());
         let raw = Raw::login(gateway.address, data, &token, "auditor").await;
         let mut found = Vec::new();
-        for head in heads(&raw).await {
+        for head in heads(&raw).await? {
             found.push(Found {
                 conversation: ConversationId::parse(&head.conversation).unwrap(),
                 head: head.seq,
                 cursors: cursors(user, &head),
-                log: pull(&raw, &head).await,
+                log: pull(&raw, &head).await?,
             });
         }
-        found
+        Ok(found)
     })
 }
 
-async fn heads(raw: &Raw) -> Vec<wire::Head> {
+async fn heads(raw: &Raw) -> Result<Vec<wire::Head>, String> {
     let request = client_frame::Kind::HeadsRequest(wire::HeadsRequest::default());
-    let pages = raw.ask(request).await.into_iter();
-    let heads = pages.map(|page| match page {
-        server_frame::Kind::HeadsPage(page) => page.heads,
-        other => panic!("{other:?} instead of heads"),
-    });
-    heads.flatten().collect()
+    let pages = raw.try_ask(request).await?.into_iter();
+    let heads: Result<Vec<_>, _> = pages
+        .map(|page| match page {
+            server_frame::Kind::HeadsPage(page) => Ok(page.heads),
+            other => Err(format!("{other:?} instead of heads")),
+        })
+        .collect();
+    Ok(heads?.into_iter().flatten().collect())
 }
 
 fn cursors(user: &UserId, head: &wire::Head) -> Vec<(UserId, u64, u64)> {
@@ -46,16 +51,18 @@ fn cursors(user: &UserId, head: &wire::Head) -> Vec<(UserId, u64, u64)> {
     std::iter::once(own).chain(others).collect()
 }
 
-async fn pull(raw: &Raw, head: &wire::Head) -> Vec<Entry> {
+async fn pull(raw: &Raw, head: &wire::Head) -> Result<Vec<Entry>, String> {
     let target = wire::range::Target::Conversation(head.conversation.clone());
     let range = wire::Range { target: Some(target), from: 1, ..Default::default() };
     let request = wire::PullRequest { ranges: vec![range] };
     let mut log = Vec::new();
-    for page in raw.ask(client_frame::Kind::PullRequest(request)).await {
-        let server_frame::Kind::PullPage(page) = page else { panic!("{page:?}") };
-        log.extend(page.messages.iter().map(entry));
+    for page in raw.try_ask(client_frame::Kind::PullRequest(request)).await? {
+        match page {
+            server_frame::Kind::PullPage(page) => log.extend(page.messages.iter().map(entry)),
+            other => return Err(format!("{other:?} instead of messages")),
+        }
     }
-    log
+    Ok(log)
 }
 
 fn entry(message: &wire::Message) -> Entry {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use skein_protocol::client::ReceiptKind;
 use skein_protocol::{ConversationId, Seq, UserId};
 
-use crate::history::{Device, Entry, Event, Found, Name};
+use super::history::{Device, Entry, Event, Found, Name};
 
 /// Which promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +101,8 @@ pub struct Checker {
     kept: Vec<Violation>,
     acked: u64,
     seen: u64,
+    /// Refusals for now, by code.
+    postponed: BTreeMap<u32, u64>,
 }
 
 impl Checker {
@@ -118,6 +120,7 @@ impl Checker {
             Event::Rejected { name, reason } => {
                 self.report(Kind::Rejected, format!("{name}: {reason}"))
             }
+            Event::Postponed { code, .. } => *self.postponed.entry(code).or_default() += 1,
             Event::Seen { by, conversation, entry } => self.shown(by, conversation, &entry),
             Event::LeftOut { by, conversation, from, to } => {
                 self.report(
@@ -244,6 +247,11 @@ impl Checker {
     /// Messages sent, acknowledgements, messages shown.
     pub fn figures(&self) -> (usize, u64, u64) {
         (self.sent.len(), self.acked, self.seen)
+    }
+
+    /// Refusals for now, by code: a store in trouble may cause any number of them.
+    pub fn postponed(&self) -> &BTreeMap<u32, u64> {
+        &self.postponed
     }
 
     fn report(&mut self, kind: Kind, what: String) {
