@@ -1,0 +1,68 @@
+//! The command line.
+
+mod background;
+mod suites;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use skein_xtask::cql::Options;
+
+/// Work on the workspace that cargo alone does not do
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Line {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// A real CQL server (Apache Cassandra 5) on this machine
+    ///
+    /// Needs a Java 17 and, the first time, Maven, which fetches 67 MB into target/cql. One node
+    /// takes about 1 GB of memory.
+    #[command(subcommand)]
+    Cql(Cql),
+}
+
+#[derive(Subcommand)]
+enum Cql {
+    /// Start a server that stays until `cargo xtask cql down`
+    Up(Up),
+    /// Take down what `up` started, with its data
+    Down,
+    /// Run the tests that need a CQL server, on one that is there for their time
+    Test {
+        /// Goes to the tests, for instance a part of a test's name
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Up {
+    /// How many nodes: 1 or 3, at 127.0.0.1, .2 and .3
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Answer a write only when it is on the disk
+    #[arg(long)]
+    durable: bool,
+}
+
+/// Does what the command line says. The exit status of tests is passed on; 2 is a failure of ours.
+pub(crate) fn run() -> ExitCode {
+    let What::Cql(what) = Line::parse().what;
+    let done: Result<ExitCode, Box<dyn Error>> = match what {
+        Cql::Up(Up { nodes, durable }) => {
+            background::up(Options { nodes, durable, ..Options::default() })
+        }
+        Cql::Down => background::down(),
+        Cql::Test { arguments } => suites::run(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,131 @@
+//! A cluster from its start to its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::address::{Addresses, Reserved};
+use super::folder::Folder;
+use super::jars::Jars;
+use super::{CqlError, Java, Node, Options, probe, settings};
+
+/// One node or three that run and serve. Dropped, they are killed and their files go; when a test
+/// panics or a node failed the logs stay, and a line says where.
+pub struct Cluster {
+    // In the order in which they are dropped: first the nodes, then their files.
+    nodes: Vec<Node>,
+    folder: Folder,
+    addresses: Addresses,
+    options: Options,
+    _ports: Reserved,
+}
+
+/// What is left running, see [`Cluster::leave`].
+#[derive(Debug)]
+pub struct Left {
+    /// The process ids of the JVMs.
+    pub pids: Vec<u32>,
+    /// The folder, which is in each JVM's command line.
+    pub folder: PathBuf,
+    /// Where clients connect.
+    pub contact_points: Vec<SocketAddr>,
+}
+
+impl Cluster {
+    /// Starts the nodes, all at once, and returns when every one of them takes clients and reaches
+    /// the others.
+    ///
+    /// # Errors
+    /// When there is no Java 17, the server cannot be fetched, or a node does not serve in time;
+    /// the error then shows the end of its log.
+    pub fn start(options: Options) -> Result<Self, CqlError> {
+        options.check()?;
+        let java = Java::find()?;
+        let jars = Jars::get()?;
+        let folder = Folder::new()?;
+        let (addresses, ports) = Addresses::reserve(options.nodes, options.behind_proxies)?;
+        let mut nodes = Vec::new();
+        for number in 0..options.nodes {
+            let home = folder.path().join(format!("node{number}"));
+            settings::write(&home, number, addresses, &options)?;
+            nodes.push(Node {
+                number,
+                address: addresses.node(number),
+                kept: folder.failure().join(format!("node{number}.log")),
+                java: java.clone(),
+                arguments: settings::arguments(&home, number, &jars, &options),
+                patience: options.start_timeout,
+                jvm: Mutex::new(None),
+                folder: home,
+            });
+        }
+        let mut cluster = Self { nodes, folder, addresses, options, _ports: ports };
+        let started = cluster.launch();
+        if started.is_err() {
+            cluster.folder.failed();
+        }
+        started.map(|()| cluster)
+    }
+
+    fn launch(&self) -> Result<(), CqlError> {
+        for node in &self.nodes {
+            node.launch()?;
+        }
+        self.wait()
+    }
+
+    /// Waits until every node takes clients and reaches every other one; all are to run.
+    ///
+    /// # Errors
+    /// When a node does not run, or the time that the options give is over.
+    pub fn wait(&self) -> Result<(), CqlError> {
+        let deadline = Instant::now() + self.options.start_timeout;
+        let peers = self.nodes.len() - 1;
+        for node in &self.nodes {
+            node.wait(deadline, |address| probe::serves_with(address, peers))?;
+        }
+        Ok(())
+    }
+
+    /// Where clients connect: the nodes, or their proxies.
+    #[must_use]
+    pub fn contact_points(&self) -> Vec<SocketAddr> {
+        let point = |node| {
+            if self.options.behind_proxies {
+                self.addresses.proxy(node)
+            } else {
+                self.addresses.node(node)
+            }
+        };
+        (0..self.nodes.len()).map(point).collect()
+    }
+
+    /// A node, from 0.
+    ///
+    /// # Panics
+    /// When there is none of that number.
+    #[must_use]
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number]
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Lets the nodes run on when this process ends. Who takes them down also removes the folder.
+    ///
+    /// # Errors
+    /// When a node cannot be told.
+    pub fn leave(mut self) -> Result<Left, CqlError> {
+        let contact_points = self.contact_points();
+        let mut pids = Vec::new();
+        for node in std::mem::take(&mut self.nodes) {
+            pids.extend(node.release()?);
+        }
+        Ok(Left { pids, folder: self.folder.leave()?, contact_points })
+    }
+}

@@ -1,0 +1,54 @@
+//! What a test may ask of a cluster.
+
+use std::time::Duration;
+
+use super::CqlError;
+
+/// How a cluster is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// 1 or 3.
+    pub nodes: usize,
+    /// The nodes advertise the addresses of proxies, and the proxies run in this process. A driver
+    /// that is given [`contact_points`](super::Cluster::contact_points) then reaches every node
+    /// through its proxy.
+    pub behind_proxies: bool,
+    /// A write is answered only when it is on the disk (a shared `fsync` every 5 ms). Without it a
+    /// node that is killed keeps what it wrote, a machine that stops does not.
+    pub durable: bool,
+    /// How long a coordinator waits for replicas before it answers with a timeout: reads, writes
+    /// and conditional writes. The server as delivered takes 5 s, 2 s and 1.8 s; on a busy machine
+    /// that is not enough for a test that wants calm.
+    pub request_timeout: Duration,
+    /// How long all nodes together have until they serve.
+    pub start_timeout: Duration,
+    /// The heap of each node, in MiB; by default 512 for one node and 384 for each of three.
+    pub heap_mib: Option<u32>,
+}
+
+impl Default for Options {
+    /// One node, not durable, without proxies, calm.
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            behind_proxies: false,
+            durable: false,
+            request_timeout: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(240),
+            heap_mib: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), CqlError> {
+        match self.nodes {
+            1 | 3 => Ok(()),
+            _ => Err(CqlError::Options("a cluster has one node or three")),
+        }
+    }
+
+    pub(crate) fn heap_mib(&self) -> u32 {
+        self.heap_mib.unwrap_or(if self.nodes == 1 { 512 } else { 384 })
+    }
+}
