@@ -7,3 +7,6 @@
 //!          health: is the generator itself the limit?
 //!          -> outcome -> report (folder), exit status
 //! ```
+
+pub mod doctor;
+pub mod exit;
