@@ -10,3 +10,8 @@
 
 pub mod doctor;
 pub mod exit;
+pub mod operation;
+pub mod outcome;
+pub mod packed;
+pub mod plan;
+pub mod record;

@@ -1,0 +1,405 @@
+//! What a run has found: all that a report, a comparison and a verdict need, and nothing that
+//! needs the run any more. The outcomes of several generators merge into one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Failure, Operation};
+use crate::packed::{NotAHistogram, Packed};
+use crate::plan::Plan;
+use crate::record::{Recording, count_failure};
+
+/// Version of the form of [`Outcome`]; rises when a reader of the old form would misread the new.
+pub const SCHEMA: u32 = 1;
+
+/// A finished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// [`SCHEMA`] at the time of writing.
+    pub schema: u32,
+    /// What was to be done, without secrets.
+    pub plan: Plan,
+    /// Unix time of the start in milliseconds.
+    pub started_ms: u64,
+    /// Why the figures must not be believed; none: they may.
+    pub reasons: Vec<Reason>,
+    /// It was ended before its time (Ctrl-C); the figures stand for what was measured.
+    pub ended_early: bool,
+    /// How long the phases were in the end, in seconds.
+    pub phases: PhaseSeconds,
+    /// Sessions.
+    pub sessions: Sessions,
+    /// What the receivers found.
+    pub correctness: Correctness,
+    /// The measured phase.
+    pub measured: Recording,
+    /// Everything before and after it: ramp, warm-up, drain.
+    pub unmeasured: Recording,
+    /// One for each second of the run.
+    pub timeline: Vec<Point>,
+    /// What happened at which time, for the reader of a graph.
+    pub marks: Vec<Mark>,
+    /// Memory and processor time of this program.
+    pub generator: Footprint,
+    /// The same of the gateway, if it runs on this machine and is known.
+    pub target: Option<Footprint>,
+    /// Steps of a ramp.
+    pub steps: Vec<Step>,
+}
+
+/// Why a run is not valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Which rule.
+    pub kind: ReasonKind,
+    /// With figures, for people.
+    pub detail: String,
+}
+
+/// Rules that a valid run keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonKind {
+    /// Too much was begun too late, so the load was not the one that was asked for.
+    LateSchedule,
+    /// Some of the load was never begun.
+    DroppedSchedule,
+    /// A thread of the generator used nearly all of a core.
+    GeneratorCpu,
+    /// This machine was short of memory.
+    MemoryPressure,
+    /// The kernel dropped datagrams for want of room in a socket's buffer here.
+    SocketDrops,
+    /// This machine's limit of file descriptors or ports was reached.
+    Limits,
+    /// Messages could not be checked because too many were under way.
+    Unchecked,
+    /// A generator of the run was lost.
+    AgentLost,
+    /// A part of the generator failed.
+    GeneratorFailed,
+    /// The ramp ended without all of its sessions, so the load was not the one that was asked for.
+    RampIncomplete,
+}
+
+/// Lengths of the phases, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the phases are")]
+pub struct PhaseSeconds {
+    pub ramp: f64,
+    pub warm_up: f64,
+    pub measured: f64,
+    pub drain: f64,
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Sessions are being made.
+    #[default]
+    Ramp,
+    /// The load runs unmeasured.
+    WarmUp,
+    /// The load is measured.
+    Measured,
+    /// The load has ended; what is under way may arrive.
+    Drain,
+    /// All is over.
+    Over,
+}
+
+/// Sessions, counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Of the plan.
+    pub planned: u64,
+    /// Logged in when the measured phase ended.
+    pub connected: u64,
+    /// Most at a time.
+    pub peak: u64,
+    /// Fewest at a time in the measured phase.
+    pub lowest: u64,
+    /// Logins of the whole run, those after a loss included.
+    pub logins: u64,
+    /// Logged-in sessions that ended although the plan did not want it, in the whole run.
+    pub lost: u64,
+    /// Attempts that did not lead to a session, in the whole run.
+    pub failed: u64,
+    /// Why sessions ended or attempts failed against the plan.
+    pub ends: BTreeMap<Failure, u64>,
+}
+
+/// What the receivers found, in the whole run: a message of the warm-up must not be lost either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correctness {
+    /// Messages that were written to a session, each once however often it was repeated.
+    pub sent: u64,
+    /// Messages that were acknowledged.
+    pub acked: u64,
+    /// Deliveries of messages of this run: one for each message and receiving session.
+    pub delivered: u64,
+    /// Deliveries of acknowledged messages that never came.
+    pub lost: u64,
+    /// Deliveries that came again to a session that had them.
+    pub duplicated: u64,
+    /// Deliveries that came behind a later one of the same conversation.
+    pub reordered: u64,
+    /// Payloads whose checksum, length or place is wrong.
+    pub corrupted: u64,
+    /// Acknowledgements of messages that were not under way, or with another place in the
+    /// conversation than the receivers saw.
+    pub false_acks: u64,
+    /// Deliveries of something that this run did not write to that session.
+    pub foreign: u64,
+    /// Deliveries that could not be checked, because more were open than the bound on memory
+    /// allows to remember.
+    pub unchecked: u64,
+}
+
+/// One second of a run. Several generators' points of the same second add up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// From the start of the run: this point is about `second` to `second + 1`.
+    pub second: u32,
+    /// At its end.
+    pub phase: Phase,
+    /// Logged-in sessions at its end.
+    pub connected: u64,
+    /// Connections being made at its end.
+    pub connecting: u64,
+    /// Messages written, acknowledged, delivered within it.
+    pub sent: u64,
+    /// See `sent`.
+    pub acked: u64,
+    /// See `sent`.
+    pub delivered: u64,
+    /// Resident memory of this program at its end, bytes.
+    pub generator_rss: u64,
+    /// Processor time of this program within it, in cores.
+    pub generator_cpu: f64,
+    /// The same of the gateway, where known.
+    pub target_rss: Option<u64>,
+    /// See `target_rss`.
+    pub target_cpu: Option<f64>,
+    /// What ended within it.
+    pub operations: BTreeMap<Operation, PointOperation>,
+}
+
+/// One operation within one second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PointOperation {
+    /// Successes.
+    pub count: u64,
+    /// Failures.
+    pub errors: u64,
+    /// See [`OperationRecord`](crate::record::OperationRecord).
+    pub late: u64,
+    /// See [`OperationRecord`](crate::record::OperationRecord).
+    pub dropped: u64,
+    /// Response times.
+    pub response: Packed,
+    /// Service times.
+    pub service: Packed,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Seconds from the start of the run.
+    pub at: f64,
+    /// What, in a few words.
+    pub what: String,
+}
+
+/// Memory and processor time of a program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// Resident bytes that one more session costs: a slope between two numbers of sessions, not a
+    /// total divided by their number. `None` without two numbers far enough apart.
+    pub bytes_per_session: Option<f64>,
+    /// Between which numbers of sessions.
+    pub between: Option<(u64, u64)>,
+    /// Most resident memory, bytes.
+    pub peak_rss: u64,
+    /// Processor time of the measured phase, in seconds.
+    pub cpu_seconds: f64,
+}
+
+/// One step of a ramp.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Load that was asked for: messages a second, or what the ramp raises.
+    pub load: f64,
+    /// Messages acknowledged a second.
+    pub acked_per_second: f64,
+    /// Which objectives broke, as text; none: the step is good.
+    pub broken: Vec<String>,
+    /// What was measured.
+    pub measured: Recording,
+}
+
+/// A running run, for a live view and for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Seconds since the start.
+    pub elapsed: f64,
+    /// Seconds to the end of the plan; `None` while the ramp lasts.
+    pub remaining: Option<f64>,
+    /// Where it is.
+    pub phase: Phase,
+    /// So far.
+    pub sessions: Sessions,
+    /// Connections being made.
+    pub connecting: u64,
+    /// So far.
+    pub correctness: Correctness,
+    /// The last whole second.
+    pub last: Option<Point>,
+    /// Reasons for which the run is not valid, as far as they are known.
+    pub reasons: Vec<Reason>,
+}
+
+impl Outcome {
+    /// Whether the figures may be believed.
+    pub fn valid(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    /// Messages acknowledged a second in the measured phase.
+    pub fn rate_per_second(&self) -> f64 {
+        self.per_second(Operation::SendAck)
+    }
+
+    /// Successes of an operation a second in the measured phase.
+    pub fn per_second(&self, operation: Operation) -> f64 {
+        let count = self.measured.get(operation).map_or(0, |record| record.count());
+        if self.phases.measured > 0.0 { count as f64 / self.phases.measured } else { 0.0 }
+    }
+
+    /// Adds the outcome of another generator of the same run. Counts and histograms add up; a
+    /// duration is the longest; memory a session is the mean, weighted with the sessions.
+    ///
+    /// # Errors
+    /// A histogram of the timeline that came from elsewhere is none.
+    pub fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
+        for point in &other.timeline {
+            match self.timeline.binary_search_by_key(&point.second, |mine| mine.second) {
+                Ok(at) => self.timeline[at].merge(point)?,
+                Err(at) => self.timeline.insert(at, point.clone()),
+            }
+        }
+        let (mine, theirs) = (self.sessions.peak as f64, other.sessions.peak as f64);
+        self.generator.merge(&other.generator, mine, theirs);
+        self.target = match (self.target.take(), &other.target) {
+            // One gateway seen twice is still one: only its own machine's generator knows it.
+            (Some(target), _) => Some(target),
+            (None, target) => target.clone(),
+        };
+        self.reasons.extend(other.reasons.iter().cloned());
+        self.ended_early |= other.ended_early;
+        self.started_ms = self.started_ms.min(other.started_ms);
+        self.phases = self.phases.longest(&other.phases);
+        self.sessions.merge(&other.sessions);
+        self.correctness.merge(&other.correctness);
+        self.measured.merge(&other.measured);
+        self.unmeasured.merge(&other.unmeasured);
+        self.marks.extend(other.marks.iter().cloned());
+        self.marks.sort_by(|a, b| a.at.total_cmp(&b.at));
+        self.steps.extend(other.steps.iter().cloned());
+        Ok(())
+    }
+}
+
+impl PhaseSeconds {
+    fn longest(&self, other: &Self) -> Self {
+        Self {
+            ramp: self.ramp.max(other.ramp),
+            warm_up: self.warm_up.max(other.warm_up),
+            measured: self.measured.max(other.measured),
+            drain: self.drain.max(other.drain),
+        }
+    }
+}
+
+impl Sessions {
+    /// Adds those of another generator. Its peaks may have been at other moments, so the sum of
+    /// peaks is an upper bound, the sum of lows a lower one.
+    pub fn merge(&mut self, other: &Self) {
+        self.planned += other.planned;
+        self.connected += other.connected;
+        self.peak += other.peak;
+        self.lowest += other.lowest;
+        self.logins += other.logins;
+        self.lost += other.lost;
+        self.failed += other.failed;
+        for (&failure, &count) in &other.ends {
+            count_failure(&mut self.ends, failure, count);
+        }
+    }
+}
+
+impl Correctness {
+    /// Adds what others found.
+    pub fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.false_acks += other.false_acks;
+        self.foreign += other.foreign;
+        self.unchecked += other.unchecked;
+    }
+
+    /// Whether every message was treated as it must be. What could not be checked is no fault of
+    /// the target; it makes the run invalid.
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.corrupted + self.false_acks == 0
+    }
+}
+
+impl Point {
+    fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
+        self.phase = self.phase.max(other.phase);
+        self.connected += other.connected;
+        self.connecting += other.connecting;
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.delivered += other.delivered;
+        self.generator_rss += other.generator_rss;
+        self.generator_cpu += other.generator_cpu;
+        self.target_rss = self.target_rss.or(other.target_rss);
+        self.target_cpu = self.target_cpu.or(other.target_cpu);
+        for (operation, theirs) in &other.operations {
+            let mine = self.operations.entry(*operation).or_default();
+            mine.count += theirs.count;
+            mine.errors += theirs.errors;
+            mine.late += theirs.late;
+            mine.dropped += theirs.dropped;
+            mine.response.merge(&theirs.response)?;
+            mine.service.merge(&theirs.service)?;
+        }
+        Ok(())
+    }
+}
+
+impl Footprint {
+    fn merge(&mut self, other: &Self, mine: f64, theirs: f64) {
+        self.bytes_per_session = match (self.bytes_per_session, other.bytes_per_session) {
+            (Some(a), Some(b)) if mine + theirs > 0.0 => {
+                Some((a * mine + b * theirs) / (mine + theirs))
+            }
+            (a, b) => a.or(b),
+        };
+        self.between = match (self.between, other.between) {
+            (Some(a), Some(b)) => Some((a.0 + b.0, a.1 + b.1)),
+            (a, b) => a.or(b),
+        };
+        self.peak_rss += other.peak_rss;
+        self.cpu_seconds += other.cpu_seconds;
+    }
+}

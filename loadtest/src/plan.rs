@@ -1,0 +1,435 @@
+//! What a run is going to do, down to the last figure. A scenario expands to this; nothing behind
+//! it reads TOML or flags.
+//!
+//! A run has four phases, and only the third is measured:
+//!
+//! ```text
+//! ramp      sessions are made, at the fleets' connect rates
+//! warm_up   the load runs, so that caches, windows and the store are as they will be
+//! measured  what the report is about
+//! drain     nothing new is begun; what is under way may still arrive
+//! ```
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything about one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the scenario, for reports.
+    pub scenario: String,
+    /// Where the load goes.
+    pub target: Target,
+    /// Who the users are.
+    pub identity: Identity,
+    /// What they do. At least one.
+    pub fleets: Vec<Fleet>,
+    /// How long.
+    pub phases: Phases,
+    /// Threads, each with a socket of its own; 0: one a processor.
+    pub shards: usize,
+    /// What is begun later than this after it was due counts as late.
+    #[serde(with = "seconds")]
+    pub late_after: Duration,
+    /// What cannot be begun so long after it was due is dropped: counted, never sent. Bounds what a
+    /// generator that fell behind tries to catch up on.
+    #[serde(with = "seconds")]
+    pub drop_after: Duration,
+    /// A message without an answer after this counts as failed (it is still checked if it comes).
+    #[serde(with = "seconds")]
+    pub answer_timeout: Duration,
+    /// Handshakes and logins that may be under way at once, in all. Those that are due beyond wait,
+    /// and so become late. Bounds the burst that a generator sends.
+    pub max_connecting: usize,
+    /// Of everything that is drawn: arrival times, think times, sizes, who is slow.
+    pub seed: u64,
+}
+
+/// The gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// Addresses; sessions take them in turns.
+    pub addresses: Vec<SocketAddr>,
+    /// Name in the certificate.
+    pub server_name: String,
+    /// Which certificates are believed.
+    pub trust: Trust,
+}
+
+/// Which certificates are believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// Those that this system trusts.
+    System,
+    /// Those whose chain ends in one of these, in PEM. The text, not a path: it also goes to other
+    /// machines.
+    Pem(String),
+}
+
+/// Who the users are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Names this run in user names, message ids and payloads, so that runs on one store do not
+    /// meet: 1 - 16 of `[a-z0-9]`.
+    pub run: String,
+    /// Number of the first user; agents of one run have different ones.
+    pub first_user: u64,
+    /// Tokens.
+    pub credentials: Credentials,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credentials {
+    /// Signed here, when a session needs one. User `n` is called `{run}-{n}`.
+    Signed {
+        /// Private key in PEM (Ed25519, or P-256 in PKCS#8), or at least 32 bytes of a shared secret.
+        key: Secret,
+        /// How to sign.
+        algorithm: Algorithm,
+        /// `kid` of the header.
+        key_id: Option<String>,
+        /// `aud`.
+        audience: String,
+        /// `iss`.
+        issuer: Option<String>,
+        /// From the signature to `exp`. Sessions ask for a new one in time.
+        #[serde(with = "seconds")]
+        lifetime: Duration,
+    },
+    /// One token a user, in order. The user is its `sub`. A run that needs more users cannot begin.
+    Listed(Vec<Secret>),
+}
+
+/// How tokens are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// ECDSA on P-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// A shared secret.
+    #[serde(rename = "HS256")]
+    Hs256,
+}
+
+/// A text that stays out of logs. It is serialised, because agents need it: see
+/// [`Plan::without_secrets`].
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// How long the phases are. The ramp takes as long as the sessions need, or fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// The ramp may take this; sessions that are not there then have failed.
+    #[serde(with = "seconds")]
+    pub ramp_limit: Duration,
+    /// Before the load, with all sessions idle: lets memory come to rest, so that it can be read.
+    #[serde(with = "seconds")]
+    pub settle: Duration,
+    /// The load runs unmeasured.
+    #[serde(with = "seconds")]
+    pub warm_up: Duration,
+    /// The load is measured.
+    #[serde(with = "seconds")]
+    pub measured: Duration,
+    /// At most this for what is under way at the end.
+    #[serde(with = "seconds")]
+    pub drain: Duration,
+    /// Share of the sessions at which the ramp also settles, 0 to 1, 0 for never: the lower point
+    /// of the slope from which the memory of a session is read.
+    pub plateau: f64,
+}
+
+/// Sessions that do the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// For reports, unique in the plan.
+    pub name: String,
+    /// What they do.
+    pub work: Work,
+    /// New sessions a second during the ramp.
+    pub connect_rate: f64,
+    /// Part of the sessions that misbehaves as networks and phones do.
+    pub manners: Manners,
+}
+
+/// What a fleet does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Work {
+    /// Idle sessions that are heard once in a heartbeat interval.
+    Hold {
+        /// How many.
+        sessions: u64,
+    },
+    /// Pairs of users, one session each, who write to each other.
+    Chat {
+        /// How many pairs.
+        pairs: u64,
+        /// The second of a pair writes too, in turns with the first.
+        both_ways: bool,
+        /// What is written.
+        traffic: Traffic,
+    },
+    /// One writer and many receiving sessions that share a conversation.
+    Group {
+        /// How many of these.
+        groups: u64,
+        /// Sessions that get each message. As long as the protocol has no groups these are the
+        /// devices of the writer and of one other user, half and half; see docs/load-testing.md.
+        receivers: u64,
+        /// What is written, in all groups together.
+        traffic: Traffic,
+    },
+    /// All sessions are lost at once and come back.
+    Storm {
+        /// How many.
+        sessions: u64,
+        /// How they are lost.
+        cut: Cut,
+        /// When, from the start of the measured phase.
+        #[serde(with = "seconds")]
+        after: Duration,
+        /// They come back evenly over this time, from the moment the target can be reached again;
+        /// 0: all at once, within `max_connecting`.
+        #[serde(with = "seconds")]
+        return_over: Duration,
+    },
+    /// Messages wait for users that are offline; then they log in.
+    Sync {
+        /// Users who log in.
+        receivers: u64,
+        /// Messages that wait for each.
+        backlog: u64,
+        /// Messages that each writer has under way while the backlog is made, before the
+        /// measured phase.
+        outstanding: u32,
+        /// Length of their payloads, bytes.
+        payload_bytes: RangeInclusive<u32>,
+        /// Logins a second in the measured phase. A user who has synced logs out, and comes again
+        /// as a new device with nothing, for as long as the phase lasts.
+        login_rate: f64,
+    },
+    /// Sessions come and go.
+    Churn {
+        /// Present at a time.
+        sessions: u64,
+        /// Leave, and as many come, a second.
+        rate: f64,
+    },
+}
+
+/// How the sessions of a storm are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// This side closes them all.
+    Close,
+    /// The gateway is killed and started again, through
+    /// the hook of the run. All sessions notice at once.
+    Kill,
+    /// The gateway is told to stop, says goodbye, and is started again.
+    Stop,
+    /// Somebody else restarts it. Each session comes back when it notices.
+    Await,
+}
+
+/// What a fleet writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How much.
+    pub load: Load,
+    /// Length of a payload, bytes, drawn evenly. Less than
+    /// `verify::MIN_PAYLOAD` is raised to it: what is checked must fit.
+    pub payload_bytes: RangeInclusive<u32>,
+}
+
+/// How much is written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// Open loop: so many messages a second by the fleet together, whatever is answered.
+    Rate {
+        /// Messages a second.
+        per_second: f64,
+        /// How they are spread.
+        arrival: Arrival,
+    },
+    /// Closed loop: each writer has so many under way. Finds the most that the target can do; its
+    /// latency figures hide what a user would feel, and reports say so.
+    Outstanding(u32),
+    /// Each writer waits this long on average (exponentially distributed) after one message is due
+    /// before the next is: open loop as well.
+    Think {
+        /// Mean time between two messages of a writer.
+        #[serde(with = "seconds")]
+        mean: Duration,
+    },
+}
+
+/// How messages are spread over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// At equal distances.
+    #[default]
+    Even,
+    /// As independent users would: exponentially distributed distances.
+    Poisson,
+}
+
+/// Shares of a fleet, 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manners {
+    /// Read what comes only once in [`SLOW_READ`]. Their deliveries are checked, and their times
+    /// left out of the histograms.
+    pub slow: f64,
+    /// Never say anything after the login, and so are closed by the gateway. Their ends are
+    /// expected, and are not counted as lost sessions.
+    pub silent: f64,
+}
+
+/// How often a slow session reads.
+pub const SLOW_READ: Duration = Duration::from_secs(1);
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self {
+            ramp_limit: Duration::from_secs(600),
+            settle: Duration::from_secs(1),
+            warm_up: Duration::from_secs(3),
+            measured: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+            plateau: 0.0,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan with the usual limits, without fleets.
+    pub fn new(scenario: &str, target: Target, identity: Identity) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            target,
+            identity,
+            fleets: Vec::new(),
+            phases: Phases::default(),
+            shards: 0,
+            late_after: Duration::from_millis(10),
+            drop_after: Duration::from_secs(1),
+            answer_timeout: Duration::from_secs(10),
+            max_connecting: 1024,
+            seed: 1,
+        }
+    }
+
+    /// Sessions of all fleets together.
+    pub fn sessions(&self) -> u64 {
+        self.fleets.iter().map(|fleet| fleet.work.sessions()).sum()
+    }
+
+    /// Users of all fleets together.
+    pub fn users(&self) -> u64 {
+        self.fleets.iter().map(|fleet| fleet.work.users()).sum()
+    }
+
+    /// The same plan for a report: no key, no token.
+    pub fn without_secrets(&self) -> Self {
+        let mut plan = self.clone();
+        match &mut plan.identity.credentials {
+            Credentials::Signed { key, .. } => key.0.clear(),
+            Credentials::Listed(tokens) => tokens.clear(),
+        }
+        plan
+    }
+}
+
+impl Work {
+    /// Name of the kind, as in scenarios.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hold { .. } => "hold",
+            Self::Chat { .. } => "chat",
+            Self::Group { .. } => "group",
+            Self::Storm { .. } => "storm",
+            Self::Sync { .. } => "sync",
+            Self::Churn { .. } => "churn",
+        }
+    }
+
+    /// Sessions that the ramp makes.
+    pub fn sessions(&self) -> u64 {
+        match *self {
+            Self::Hold { sessions }
+            | Self::Storm { sessions, .. }
+            | Self::Churn { sessions, .. } => sessions,
+            Self::Chat { pairs, .. } => 2 * pairs,
+            Self::Group { groups, receivers, .. } => groups * (1 + receivers),
+            // The writers; receivers come in the measured phase.
+            Self::Sync { receivers, .. } => receivers,
+        }
+    }
+
+    /// Users that it needs.
+    pub fn users(&self) -> u64 {
+        match *self {
+            Self::Hold { sessions }
+            | Self::Storm { sessions, .. }
+            | Self::Churn { sessions, .. } => sessions,
+            Self::Chat { pairs, .. } => 2 * pairs,
+            Self::Group { groups, .. } => 2 * groups,
+            Self::Sync { receivers, .. } => 2 * receivers,
+        }
+    }
+
+    /// What it writes, if it writes in the measured phase.
+    pub fn traffic(&self) -> Option<&Traffic> {
+        match self {
+            Self::Chat { traffic, .. } | Self::Group { traffic, .. } => Some(traffic),
+            _ => None,
+        }
+    }
+
+    /// See [`traffic`](Self::traffic).
+    pub fn traffic_mut(&mut self) -> Option<&mut Traffic> {
+        match self {
+            Self::Chat { traffic, .. } | Self::Group { traffic, .. } => Some(traffic),
+            _ => None,
+        }
+    }
+}
+
+/// Durations as a number of seconds.
+pub(crate) mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
