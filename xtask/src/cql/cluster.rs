@@ -8,15 +8,16 @@ use std::time::Instant;
 use super::address::{Addresses, Reserved};
 use super::folder::Folder;
 use super::jars::Jars;
+use super::proxy::Proxies;
 use super::{CqlError, Java, Node, Options, probe, settings};
 
 /// One node or three that run and serve. Dropped, they are killed and their files go; when a test
 /// panics or a node failed the logs stay, and a line says where.
 pub struct Cluster {
-    // In the order in which they are dropped: first the nodes, then their files.
+    // In the order in which they are dropped: proxies, nodes, their files.
+    proxies: Option<Proxies>,
     nodes: Vec<Node>,
     folder: Folder,
-    addresses: Addresses,
     options: Options,
     _ports: Reserved,
 }
@@ -60,7 +61,10 @@ impl Cluster {
                 folder: home,
             });
         }
-        let mut cluster = Self { nodes, folder, addresses, options, _ports: ports };
+        let pairs = (0..options.nodes).map(|node| (addresses.proxy(node), addresses.node(node)));
+        let pairs: Vec<_> = pairs.collect();
+        let proxies = options.behind_proxies.then(|| Proxies::start(&pairs)).transpose()?;
+        let mut cluster = Self { proxies, nodes, folder, options, _ports: ports };
         let started = cluster.launch();
         if started.is_err() {
             cluster.folder.failed();
@@ -91,14 +95,16 @@ impl Cluster {
     /// Where clients connect: the nodes, or their proxies.
     #[must_use]
     pub fn contact_points(&self) -> Vec<SocketAddr> {
-        let point = |node| {
-            if self.options.behind_proxies {
-                self.addresses.proxy(node)
-            } else {
-                self.addresses.node(node)
-            }
-        };
-        (0..self.nodes.len()).map(point).collect()
+        match &self.proxies {
+            Some(proxies) => proxies.addresses(),
+            None => self.nodes.iter().map(Node::address).collect(),
+        }
+    }
+
+    /// The proxies, if the options asked for them.
+    #[must_use]
+    pub fn proxies(&self) -> Option<&Proxies> {
+        self.proxies.as_ref()
     }
 
     /// A node, from 0.
@@ -119,8 +125,11 @@ impl Cluster {
     /// Lets the nodes run on when this process ends. Who takes them down also removes the folder.
     ///
     /// # Errors
-    /// When a node cannot be told.
+    /// When a node cannot be told, and with proxies, which end with this process.
     pub fn leave(mut self) -> Result<Left, CqlError> {
+        if self.proxies.is_some() {
+            return Err(CqlError::Options("nodes behind proxies cannot be left running"));
+        }
         let contact_points = self.contact_points();
         let mut pids = Vec::new();
         for node in std::mem::take(&mut self.nodes) {

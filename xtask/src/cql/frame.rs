@@ -19,6 +19,8 @@ pub(crate) mod opcode {
     pub(crate) const READY: u8 = 0x02;
     pub(crate) const QUERY: u8 = 0x07;
     pub(crate) const RESULT: u8 = 0x08;
+    pub(crate) const EXECUTE: u8 = 0x0A;
+    pub(crate) const BATCH: u8 = 0x0D;
 }
 
 /// A whole frame, header included.
@@ -29,6 +31,11 @@ impl Frame {
     /// A request, uncompressed.
     pub(crate) fn request(stream: i16, opcode: u8, body: &[u8]) -> Self {
         Self::new(0x04, stream, opcode, body)
+    }
+
+    /// The response to a request of this stream that tells of an error; `body` is section 9's.
+    pub(crate) fn error(stream: i16, body: &[u8]) -> Self {
+        Self::new(0x84, stream, opcode::ERROR, body)
     }
 
     fn new(version: u8, stream: i16, opcode: u8, body: &[u8]) -> Self {
@@ -66,6 +73,15 @@ impl Frame {
 
     pub(crate) fn opcode(&self) -> u8 {
         self.0[4]
+    }
+
+    /// Which request a response belongs to; negative for events.
+    pub(crate) fn stream(&self) -> i16 {
+        i16::from_be_bytes([self.0[2], self.0[3]])
+    }
+
+    pub(crate) fn set_stream(&mut self, stream: i16) {
+        self.0[2..4].copy_from_slice(&stream.to_be_bytes());
     }
 
     pub(crate) fn body(&self) -> &[u8] {

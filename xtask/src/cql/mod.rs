@@ -30,6 +30,7 @@ mod jvm;
 mod node;
 mod options;
 mod probe;
+pub mod proxy;
 mod settings;
 
 pub use address::Addresses;
