@@ -112,3 +112,118 @@ impl Drop for Jvm {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::env;
+    use std::io::Read;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::test_kill_process;
+
+    use super::*;
+
+    /// In the environment of a process that is to start something and be killed.
+    const PARENT: &str = "SKEIN_XTASK_PARENT";
+
+    /// Any program will do in place of a JVM.
+    fn start(seconds: &str) -> Jvm {
+        let console = File::options().write(true).open("/dev/null").unwrap();
+        Jvm::start(Path::new("sleep"), &[seconds.into()], Path::new("/"), console).unwrap()
+    }
+
+    fn wait_until_gone(pid: Pid) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while test_kill_process(pid).is_ok() {
+            assert!(Instant::now() < deadline, "process {pid:?} is still there");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn killed_stopped_or_not_it_is_gone_at_once() {
+        for stopped in [false, true] {
+            let mut jvm = start("1000");
+            assert!(jvm.runs());
+            if stopped {
+                jvm.signal(Signal::STOP).unwrap();
+            }
+            let pid = jvm.pid;
+            jvm.kill();
+            assert!(test_kill_process(pid).is_err());
+        }
+    }
+
+    #[test]
+    fn dropped_it_is_gone() {
+        let pid = start("1000").pid;
+        assert!(test_kill_process(pid).is_err());
+    }
+
+    #[test]
+    fn one_that_ends_by_itself_is_seen() {
+        let mut jvm = start("0");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while jvm.runs() {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Not sent to whoever has the id by now.
+        jvm.signal(Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn released_it_runs_on() {
+        let jvm = start("1000");
+        let pid = jvm.pid;
+        jvm.release().unwrap();
+        // Longer than the guard would take.
+        thread::sleep(Duration::from_millis(100));
+        assert!(test_kill_process(pid).is_ok());
+        kill_process(pid, Signal::KILL).unwrap();
+        wait_until_gone(pid);
+    }
+
+    #[test]
+    fn it_is_gone_when_its_parent_is_killed_or_interrupted() {
+        for signal in [Signal::KILL, Signal::INT, Signal::TERM] {
+            let mut parent = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "cql::jvm::tests::parent", "--nocapture"])
+                .env(PARENT, "yes")
+                .stdout(Stdio::piped())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            let mut said = BufReader::new(parent.stdout.take().unwrap());
+            let pid = loop {
+                let mut line = String::new();
+                assert_ne!(said.read_line(&mut line).unwrap(), 0, "the parent ended");
+                if let Some((_, pid)) = line.split_once("started ") {
+                    break Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+                }
+            };
+            assert!(test_kill_process(pid).is_ok());
+            // As Ctrl-C in a terminal: to all of the group.
+            let group = Pid::from_child(&parent);
+            rustix::process::kill_process_group(group, signal).unwrap();
+            parent.wait().unwrap();
+            wait_until_gone(pid);
+            // Nor does anything hold on to what the parent's output went to.
+            said.read_to_string(&mut String::new()).unwrap();
+        }
+    }
+
+    /// The process that is killed by the test above; otherwise nothing.
+    #[test]
+    fn parent() {
+        if env::var_os(PARENT).is_none() {
+            return;
+        }
+        let jvm = start("1000");
+        println!("started {}", jvm.pid());
+        thread::sleep(Duration::from_secs(1000));
+    }
+}
