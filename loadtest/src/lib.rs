@@ -10,8 +10,12 @@
 
 pub mod doctor;
 pub mod exit;
+mod nearest;
+pub mod objective;
 pub mod operation;
 pub mod outcome;
 pub mod packed;
 pub mod plan;
 pub mod record;
+#[cfg(test)]
+mod sample;

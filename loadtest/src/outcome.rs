@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::operation::{Failure, Operation};
 use crate::packed::{NotAHistogram, Packed};
 use crate::plan::Plan;
-use crate::record::{Recording, count_failure};
+use crate::record::{OperationRecord, Recording, count_failure};
 
 /// Version of the form of [`Outcome`]; rises when a reader of the old form would misread the new.
 pub const SCHEMA: u32 = 1;
@@ -265,6 +265,18 @@ impl Outcome {
     /// Whether the figures may be believed.
     pub fn valid(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// What a report says about an operation. Where sessions are only made before the measured
+    /// phase, connects and logins are those of the ramp.
+    pub fn record_of(&self, operation: Operation) -> Option<&OperationRecord> {
+        let measured = self.measured.get(operation);
+        match operation {
+            Operation::Connect | Operation::Login => {
+                measured.or_else(|| self.unmeasured.get(operation))
+            }
+            _ => measured,
+        }
     }
 
     /// Messages acknowledged a second in the measured phase.
