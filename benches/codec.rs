@@ -35,6 +35,7 @@ fn send_one() -> ClientFrame {
         content_type: String::new(),
         payload: Bytes::from_static(PAYLOAD),
         retry_after_seq: None,
+        known_seq: None,
         target: Some(send::Target::Conversation(Bytes::from_static(&[1; 16]))),
     }))
 }

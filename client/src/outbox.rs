@@ -186,6 +186,7 @@ fn encode(message: &Waiting) -> Vec<u8> {
         content_type: message.content_type.clone(),
         payload: message.payload.clone(),
         retry_after_seq: Some(message.after),
+        known_seq: None,
     };
     let mut record = vec![ADDED];
     record.extend(send.encode_to_vec());

@@ -410,8 +410,13 @@ async fn read_tail(
     while last >= first {
         let range: RangeInclusive<Seq> = first..=last;
         let page = store.read(conversation, range, Direction::Backward, SCAN_PAGE).await?;
-        // Retention may have removed the older part.
-        let Some(oldest) = page.last() else { break };
+        // Retention may have removed the older part, but not the end of what is left: a tail that
+        // ends below the head would give every message in it another one's number.
+        let (Some(newest), Some(oldest)) = (page.first(), page.last()) else { break };
+        if newest.seq != last {
+            let what = format!("{conversation} has no message {last} below its head {head}");
+            return Err(StoreError::Unavailable(what));
+        }
         last = oldest.seq - 1;
         tail.extend(page.iter().map(Known::of));
     }

@@ -92,6 +92,8 @@ pub struct Send {
     pub payload: Bytes,
     /// Set if the id may have been sent before: the head known at the first attempt.
     pub retry_after_seq: Option<Seq>,
+    /// Set on a first attempt by a client that knows a head of the conversation.
+    pub known_seq: Option<Seq>,
 }
 
 /// A numbered answer to a request that is not carried out.
@@ -490,6 +492,7 @@ fn parse_send(send: wire::Send, rules: &Rules) -> Result<Send, (Code, String)> {
         content_type: send.content_type,
         payload: send.payload,
         retry_after_seq: send.retry_after_seq,
+        known_seq: send.known_seq,
     })
 }
 

@@ -254,7 +254,8 @@ impl Conversation {
     }
 
     /// Everything that was not acknowledged, in order, and the bytes it was counted for. What had
-    /// a number may or may not be in the log above the head now, so it is a retry from there.
+    /// a number may or may not be in the log above the head now, and so may what waited for a scan
+    /// if another gateway has it too: it is a retry from there.
     pub(super) fn into_unacknowledged(self) -> (Vec<(Origin, Send)>, usize) {
         let mut freed = 0;
         let mut sends = Vec::new();
@@ -267,7 +268,11 @@ impl Conversation {
             sends.push((pending.origin, send));
         }
         let deferred = self.scanning.into_iter().flat_map(|scanning| scanning.deferred);
-        sends.extend(deferred.inspect(|(_, send)| freed += size_of_send(send)));
+        for (origin, send) in deferred {
+            freed += size_of_send(&send);
+            let retry_after_seq = send.retry_after_seq.or(Some(self.head));
+            sends.push((origin, Send { retry_after_seq, ..send }));
+        }
         (sends, freed)
     }
 

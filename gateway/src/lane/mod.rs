@@ -173,7 +173,7 @@ impl Lane {
                 self.slots.insert(conversation, Slot::Ready(Box::new(state)));
                 self.clock.push_back(conversation);
                 for command in queue {
-                    self.handle_command(conversation, command, now_ms, effects);
+                    self.handle_command(conversation, kept_waiting(command), now_ms, effects);
                 }
                 // Not before: what was loaded for these commands must not go ahead of them.
                 self.evict();
@@ -461,6 +461,19 @@ impl Lane {
                 self.clock.push_back(id);
             }
         }
+    }
+}
+
+/// A command whose conversation was not in memory when it came. While a first attempt waited, its
+/// client may have gone to another gateway and sent it again there, so it is looked for like a
+/// repetition, from the head that the client knew.
+fn kept_waiting(command: Command) -> Command {
+    match command {
+        Command::Send(origin, send) => {
+            let retry_after_seq = send.retry_after_seq.or(send.known_seq);
+            Command::Send(origin, Send { retry_after_seq, ..send })
+        }
+        other => other,
     }
 }
 

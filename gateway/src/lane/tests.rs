@@ -120,6 +120,7 @@ impl World {
             content_type: String::new(),
             payload: Bytes::from_static(b"x"),
             retry_after_seq: repeat.then_some(sent.known_head),
+            known_seq: None,
         };
         self.command(Command::Send(origin(device_no), send));
     }
@@ -425,6 +426,7 @@ fn a_stranger_and_an_unknown_conversation_are_refused() {
         content_type: String::new(),
         payload: Bytes::new(),
         retry_after_seq: None,
+        known_seq: None,
     };
     let mut effects = Vec::new();
     world.lane.handle_command(conversation(), Command::Send(stranger, send), 0, &mut effects);
@@ -443,6 +445,7 @@ fn large(device_no: usize, to: &str, retry: Option<Seq>) -> (ConversationId, Com
         content_type: String::new(),
         payload: Bytes::from_static(&[b'x'; 1_000]),
         retry_after_seq: retry,
+        known_seq: None,
     };
     (conversation, Command::Send(origin, send))
 }
@@ -550,6 +553,7 @@ fn every_repeat_of_a_message_in_flight_is_answered_once() {
             content_type: String::new(),
             payload: Bytes::from_static(b"x"),
             retry_after_seq: Some(sent.known_head),
+            known_seq: None,
         };
         let command = Command::Send(origin(0), send);
         world.lane.handle_command(conversation(), command, 0, &mut effects);
@@ -644,4 +648,82 @@ fn a_cursor_that_finds_no_place_is_taken_up_when_there_is_one() {
     assert!(effects.iter().any(second), "{effects:?}");
     lane.handle_loaded(others, Ok(None), 0, &mut effects);
     assert_eq!(lane.waiting_bytes(), 0);
+}
+
+/// A first attempt of alice's to bob, whose device knew this head.
+fn first_attempt(known_seq: Option<Seq>) -> Command {
+    let send = Send {
+        target: Target::User(user(1)),
+        client_msg_id: ClientMsgId::parse("first").unwrap(),
+        content_type: String::new(),
+        payload: Bytes::from_static(b"x"),
+        retry_after_seq: None,
+        known_seq,
+    };
+    Command::Send(origin(0), send)
+}
+
+#[test]
+fn a_first_attempt_that_waited_for_its_conversation_is_looked_for_from_the_head_it_knew() {
+    // The log ends at 5 when it is loaded, and nothing of it is in the window.
+    for (known, from) in [(Some(2), Some(3)), (Some(5), None), (None, None)] {
+        let mut lane = World::lane();
+        let mut effects = Vec::new();
+        lane.handle_command(conversation(), first_attempt(known), 0, &mut effects);
+        effects.clear();
+        lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
+        match (&effects[..], from) {
+            ([Effect::Scan(scan)], Some(from)) => assert_eq!((scan.from, scan.to), (from, 5)),
+            ([Effect::Append(append)], None) => assert_eq!(append.first, 6),
+            _ => panic!("{known:?}: {effects:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_waits_behind_a_scan_is_looked_for_too_when_somebody_else_has_written() {
+    let mut lane = read_up_to_three();
+    let mut effects = Vec::new();
+    // Bob's message is on its way when alice's device repeats one, and says another behind it.
+    let bob = Command::Send(origin(1), sent_by_bob());
+    lane.handle_command(conversation(), bob, 0, &mut effects);
+    let (_, repeat) = large(0, user(1).as_str(), Some(0));
+    lane.handle_command(conversation(), repeat, 0, &mut effects);
+    lane.handle_command(conversation(), first_attempt(None), 0, &mut effects);
+    assert!(matches!(effects[..], [Effect::Append(_), Effect::Scan(_)]), "{effects:?}");
+    effects.clear();
+    let conflict = Err(AppendError::Conflict { head: 9 });
+    lane.handle_appended(conversation(), conflict, &mut effects);
+    let loaded = Loaded { extent: Extent { first: 1, head: 9 }, ..up_to_five() };
+    lane.handle_loaded(conversation(), Ok(Some(loaded)), 0, &mut effects);
+    let scans: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Scan(scan) => Some((scan.sender.clone(), scan.from)),
+            _ => None,
+        })
+        .collect();
+    // Bob's from the head that was durable, alice's from what her device said; hers that waited
+    // comes behind it.
+    let sender = |n: usize| (origin(n).user, origin(n).device);
+    assert_eq!(scans, [(sender(1), 6), (sender(0), 1)]);
+    effects.clear();
+    let scan = Scan {
+        conversation: conversation(),
+        from: 1,
+        to: 9,
+        sender: sender(0),
+        keys: vec![Key::new(&user(0), &origin(0).device, &ClientMsgId::parse("large").unwrap())],
+    };
+    lane.handle_scanned(&scan, Ok(Vec::new()), 0, &mut effects);
+    let next = effects.iter().find_map(|effect| match effect {
+        Effect::Scan(scan) => Some(scan.from),
+        _ => None,
+    });
+    assert_eq!(next, Some(6), "{effects:?}");
+}
+
+fn sent_by_bob() -> Send {
+    let Command::Send(_, send) = first_attempt(None) else { unreachable!() };
+    Send { target: Target::User(user(0)), ..send }
 }

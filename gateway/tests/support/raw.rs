@@ -127,6 +127,7 @@ impl Raw {
             content_type: String::new(),
             payload: Bytes::copy_from_slice(text.as_bytes()),
             retry_after_seq: after,
+            known_seq: None,
         }))
         .await;
     }

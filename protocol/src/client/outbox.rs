@@ -14,7 +14,8 @@
 //!
 //! **Repeats.** Each repeat names the head that was known before the first attempt
 //! (`retry_after_seq`): the message cannot have a number at or below it, so the gateway looks for
-//! the id above it, in the log if need be.
+//! the id above it, in the log if need be. The first attempt names that head as `known_seq`, for a
+//! gateway that has to keep it waiting while the next attempt may already go elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -177,9 +178,8 @@ impl Outbox {
         let place = *self.ready.first()?;
         let entry = self.entries.get_mut(&place)?;
         let retry_after_seq = entry.after;
-        if entry.after.is_none() {
-            entry.after = Some(entry.conversation.map_or(0, head));
-        }
+        let after = *entry.after.get_or_insert_with(|| entry.conversation.map_or(0, head));
+        let known_seq = (retry_after_seq.is_none() && after > 0).then_some(after);
         let frame = wire::Send {
             target: Some(match &entry.to {
                 Target::User(user) => wire::send::Target::ToUser(user.to_string()),
@@ -191,6 +191,7 @@ impl Outbox {
             content_type: entry.content_type.clone(),
             payload: entry.payload.clone(),
             retry_after_seq,
+            known_seq,
         };
         let wait = backoff(answer_timeout, entry.tries, MAX_RETRY_WAIT);
         self.set(place, State::UnderWay(now + wait));

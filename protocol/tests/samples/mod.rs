@@ -72,7 +72,19 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 content_type: String::new(),
                 payload: message().payload,
                 retry_after_seq: None,
+                known_seq: None,
                 target: Some(send::Target::ToUser("bob".into())),
+            }),
+        ),
+        (
+            "send.known",
+            Kind::Send(Send {
+                client_msg_id: "m-1".into(),
+                content_type: String::new(),
+                payload: message().payload,
+                retry_after_seq: None,
+                known_seq: Some(41),
+                target: Some(send::Target::Conversation(conversation())),
             }),
         ),
         (
@@ -82,6 +94,7 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 content_type: String::new(),
                 payload: message().payload,
                 retry_after_seq: Some(0),
+                known_seq: None,
                 target: Some(send::Target::Conversation(conversation())),
             }),
         ),
