@@ -7,7 +7,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use skein_xtask::cql::Options;
+use skein_xtask::cql::jars::{Jars, VERSION};
+use skein_xtask::cql::{Java, Options};
 
 /// Work on the workspace that cargo alone does not do
 #[derive(Parser)]
@@ -33,8 +34,13 @@ enum Cql {
     Up(Up),
     /// Take down what `up` started, with its data
     Down,
-    /// Run the tests that need a CQL server, on one that is there for their time
+    /// See that a server can be had: find Java 17, fetch the server if it is not there
+    Fetch,
+    /// Run the tests that need a CQL server, on servers that are there for their time
     Test {
+        /// Only this suite; may be given several times
+        #[arg(long = "suite", value_name = "NAME")]
+        suites: Vec<String>,
         /// Goes to the tests, for instance a part of a test's name
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -59,10 +65,17 @@ pub(crate) fn run() -> ExitCode {
             background::up(Options { nodes, durable, ..Options::default() })
         }
         Cql::Down => background::down(),
-        Cql::Test { arguments } => suites::run(&arguments),
+        Cql::Fetch => fetch(),
+        Cql::Test { suites, arguments } => suites::run(&suites, &arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::from(2)
     })
+}
+
+fn fetch() -> Result<ExitCode, Box<dyn Error>> {
+    let (java, _) = (Java::find()?, Jars::get()?);
+    println!("Apache Cassandra {VERSION} on {}", java.program().display());
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,32 +2,51 @@
 
 use std::env;
 use std::error::Error;
+use std::io;
 use std::process::{Command, ExitCode};
 
-use skein_xtask::cql::{Cluster, Options, VARIABLE};
+use skein_xtask::cql::{Cluster, OWN, Options, VARIABLE};
 
-/// Test targets that are given one node. Those that start servers of their own stand in [`OWN`].
+/// Test targets that are given one node.
 const ON_ONE_NODE: &[&str] = &["conformance_cql"];
 
-pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
-    eprintln!("starting one node, about half a minute");
-    let cluster = Cluster::start(Options::default())?;
-    let points: Vec<_> = cluster.contact_points().iter().map(ToString::to_string).collect();
-    let mut tests = cargo(ON_ONE_NODE);
-    let status = tests.arg("--").args(arguments).env(VARIABLE, points.join(",")).status()?;
-    if !status.success() {
-        eprintln!("the server was asked at {}", points.join(","));
+/// Test targets that start servers of their own.
+const ON_THEIR_OWN: &[&str] = &["servers"];
+
+/// Both kinds, even if the first fails; `only` names the targets, all if it is empty.
+pub(super) fn run(only: &[String], arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+    let known = || ON_ONE_NODE.iter().chain(ON_THEIR_OWN);
+    if let Some(unknown) = only.iter().find(|name| !known().any(|known| known == name)) {
+        let known: Vec<_> = known().copied().collect();
+        return Err(format!("no suite {unknown:?}; there are: {}", known.join(", ")).into());
     }
-    // Killed by a signal: no status.
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(101)))
+    let chosen = |suites: &[&'static str]| -> Vec<&'static str> {
+        let named = |suite: &str| only.is_empty() || only.iter().any(|name| name == suite);
+        suites.iter().copied().filter(|suite| named(suite)).collect()
+    };
+    let (on_one_node, on_their_own) = (chosen(ON_ONE_NODE), chosen(ON_THEIR_OWN));
+    let mut worst = 0;
+    if !on_one_node.is_empty() {
+        eprintln!("starting one node, about half a minute");
+        let cluster = Cluster::start(Options::default())?;
+        let points: Vec<_> = cluster.contact_points().iter().map(ToString::to_string).collect();
+        worst = worst.max(test(&on_one_node, &points.join(","), arguments)?);
+    }
+    if !on_their_own.is_empty() {
+        worst = worst.max(test(&on_their_own, OWN, arguments)?);
+    }
+    Ok(ExitCode::from(worst))
 }
 
-/// The whole workspace each time: a part of it would be built anew, with other features.
-fn cargo(suites: &[&str]) -> Command {
+/// The exit status of the tests.
+fn test(suites: &[&str], server: &str, arguments: &[String]) -> io::Result<u8> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--workspace", "--locked"]);
+    // The whole workspace each time: a part of it would be built anew, with other features.
+    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     for suite in suites {
         cargo.args(["--test", suite]);
     }
-    cargo
+    let status = cargo.arg("--").args(arguments).env(VARIABLE, server).status()?;
+    // None when a signal ended it; cargo's own for tests that failed is 101.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(101))
 }
