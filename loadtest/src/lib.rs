@@ -8,14 +8,18 @@
 //!          -> outcome -> report (folder), exit status
 //! ```
 
+mod nearest;
+#[cfg(test)]
+mod sample;
+
+pub mod clock;
 pub mod doctor;
 pub mod exit;
-mod nearest;
 pub mod objective;
 pub mod operation;
 pub mod outcome;
 pub mod packed;
 pub mod plan;
 pub mod record;
-#[cfg(test)]
-mod sample;
+pub mod schedule;
+pub mod verify;

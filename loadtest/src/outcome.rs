@@ -32,7 +32,9 @@ pub struct Outcome {
     pub sessions: Sessions,
     /// What the receivers found.
     pub correctness: Correctness,
-    /// The measured phase.
+    /// What was done a second in the measured phase.
+    pub throughput: Throughput,
+    /// What was due in the measured phase, whenever it ended.
     pub measured: Recording,
     /// Everything before and after it: ramp, warm-up, drain.
     pub unmeasured: Recording,
@@ -73,8 +75,6 @@ pub enum ReasonKind {
     SocketDrops,
     /// This machine's limit of file descriptors or ports was reached.
     Limits,
-    /// Messages could not be checked because too many were under way.
-    Unchecked,
     /// A generator of the run was lost.
     AgentLost,
     /// A part of the generator failed.
@@ -131,6 +131,20 @@ pub struct Sessions {
     pub ends: BTreeMap<Failure, u64>,
 }
 
+/// What happened a second in the measured phase, whenever it was due. Past saturation this is what
+/// the target does; the counts of the recording also hold what was still answered afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Messages written.
+    pub sent: f64,
+    /// Messages acknowledged.
+    pub acked: f64,
+    /// Deliveries.
+    pub delivered: f64,
+    /// Logins.
+    pub logins: f64,
+}
+
 /// What the receivers found, in the whole run: a message of the warm-up must not be lost either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correctness {
@@ -153,9 +167,9 @@ pub struct Correctness {
     pub false_acks: u64,
     /// Deliveries of something that this run did not write to that session.
     pub foreign: u64,
-    /// Deliveries that could not be checked, because more were open than the bound on memory
-    /// allows to remember.
-    pub unchecked: u64,
+    /// Deliveries that came only because the receiver asked for them: after a login, after `Behind`,
+    /// or because it saw a gap. Nothing is wrong with them.
+    pub recovered: u64,
 }
 
 /// One second of a run. Several generators' points of the same second add up.
@@ -281,13 +295,7 @@ impl Outcome {
 
     /// Messages acknowledged a second in the measured phase.
     pub fn rate_per_second(&self) -> f64 {
-        self.per_second(Operation::SendAck)
-    }
-
-    /// Successes of an operation a second in the measured phase.
-    pub fn per_second(&self, operation: Operation) -> f64 {
-        let count = self.measured.get(operation).map_or(0, |record| record.count());
-        if self.phases.measured > 0.0 { count as f64 / self.phases.measured } else { 0.0 }
+        self.throughput.acked
     }
 
     /// Adds the outcome of another generator of the same run. Counts and histograms add up; a
@@ -315,6 +323,10 @@ impl Outcome {
         self.phases = self.phases.longest(&other.phases);
         self.sessions.merge(&other.sessions);
         self.correctness.merge(&other.correctness);
+        self.throughput.sent += other.throughput.sent;
+        self.throughput.acked += other.throughput.acked;
+        self.throughput.delivered += other.throughput.delivered;
+        self.throughput.logins += other.throughput.logins;
         self.measured.merge(&other.measured);
         self.unmeasured.merge(&other.unmeasured);
         self.marks.extend(other.marks.iter().cloned());
@@ -364,11 +376,10 @@ impl Correctness {
         self.corrupted += other.corrupted;
         self.false_acks += other.false_acks;
         self.foreign += other.foreign;
-        self.unchecked += other.unchecked;
+        self.recovered += other.recovered;
     }
 
-    /// Whether every message was treated as it must be. What could not be checked is no fault of
-    /// the target; it makes the run invalid.
+    /// Whether every message was treated as it must be.
     pub fn is_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.corrupted + self.false_acks == 0
     }
