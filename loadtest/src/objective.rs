@@ -98,7 +98,7 @@ enum Whole {
     Corrupted,
     FalseAcks,
     Foreign,
-    Unchecked,
+    Recovered,
     GatewayBytes,
     GeneratorBytes,
 }
@@ -148,7 +148,7 @@ const WHOLES: [(&str, Whole); 17] = [
     ("corrupted", Whole::Corrupted),
     ("false_acks", Whole::FalseAcks),
     ("foreign", Whole::Foreign),
-    ("unchecked", Whole::Unchecked),
+    ("recovered", Whole::Recovered),
     ("gateway_bytes_per_session", Whole::GatewayBytes),
     ("generator_bytes_per_session", Whole::GeneratorBytes),
 ];
@@ -277,7 +277,7 @@ impl Whole {
             Self::Corrupted => found.corrupted,
             Self::FalseAcks => found.false_acks,
             Self::Foreign => found.foreign,
-            Self::Unchecked => found.unchecked,
+            Self::Recovered => found.recovered,
             Self::GatewayBytes => return outcome.target.as_ref()?.bytes_per_session,
             Self::GeneratorBytes => return outcome.generator.bytes_per_session,
         };

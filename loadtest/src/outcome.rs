@@ -208,9 +208,9 @@ pub struct PointOperation {
     pub count: u64,
     /// Failures.
     pub errors: u64,
-    /// See [`OperationRecord`](crate::record::OperationRecord).
+    /// See [`OperationRecord`].
     pub late: u64,
-    /// See [`OperationRecord`](crate::record::OperationRecord).
+    /// See [`OperationRecord`].
     pub dropped: u64,
     /// Response times.
     pub response: Packed,
@@ -407,6 +407,20 @@ impl Point {
             mine.service.merge(&theirs.service)?;
         }
         Ok(())
+    }
+}
+
+impl PointOperation {
+    /// What one second's recording says of an operation.
+    pub fn of(record: &OperationRecord) -> Self {
+        Self {
+            count: record.count(),
+            errors: record.failed(),
+            late: record.late,
+            dropped: record.dropped,
+            response: Packed::pack(&record.response),
+            service: Packed::pack(&record.service),
+        }
     }
 }
 

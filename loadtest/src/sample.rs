@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::operation::{Failure, Operation};
 use crate::outcome::{
     Correctness, Footprint, Mark, Outcome, Phase, PhaseSeconds, Point, PointOperation, SCHEMA,
-    Sessions,
+    Sessions, Throughput,
 };
-use crate::packed::Packed;
 use crate::plan::{
     Algorithm, Arrival, Credentials, Fleet, Identity, Load, Manners, Phases, Plan, Secret, Target,
     Traffic, Trust, Work,
@@ -47,6 +46,7 @@ pub(crate) fn empty() -> Outcome {
         phases: PhaseSeconds::default(),
         sessions: Sessions { planned: 2_000, ..Sessions::default() },
         correctness: Correctness::default(),
+        throughput: Throughput::default(),
         measured: Recording::new(),
         unmeasured: Recording::new(),
         timeline: Vec::new(),
@@ -137,17 +137,7 @@ impl Sample {
         let written = if phase == Phase::Ramp { 0 } else { RATE };
         let operations: BTreeMap<Operation, PointOperation> = recording
             .iter()
-            .map(|(operation, record)| {
-                let point = PointOperation {
-                    count: record.count(),
-                    errors: record.failed(),
-                    late: record.late,
-                    dropped: record.dropped,
-                    response: Packed::pack(&record.response),
-                    service: Packed::pack(&record.service),
-                };
-                (operation, point)
-            })
+            .map(|(operation, record)| (operation, PointOperation::of(record)))
             .collect();
         let whole = if phase == Phase::Measured {
             &mut self.outcome.measured
@@ -181,6 +171,8 @@ impl Sample {
             measured: MEASURED.into(),
             drain: 0.2,
         };
+        let rate = RATE as f64;
+        outcome.throughput = Throughput { sent: rate, acked: rate, delivered: rate, logins: 0.0 };
         outcome.sessions.peak = outcome.sessions.connected;
         outcome.sessions.lowest = outcome.sessions.connected;
         outcome.generator = Footprint {
