@@ -4,17 +4,20 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use libtest_mimic::{Arguments, Failed, Trial};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ClientConfig, RootCertStore};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use skein_xtask::cql::proxy::{Fault, Faults};
-use skein_xtask::cql::{Cluster, Options, may_start};
+use skein_xtask::cql::{Cluster, Options, Tls, USER, may_start};
 use tokio::runtime::Runtime;
 
 fn main() {
@@ -31,6 +34,7 @@ fn main() {
     };
     let trials = vec![
         trial("one_node_keeps_its_data_and_can_be_paused", one_node),
+        trial("clients_log_in_and_encrypt", guarded),
         trial("three_nodes_behind_proxies", three_nodes),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -106,6 +110,36 @@ fn one_node() {
     drop(cluster);
     let left = before.iter().filter(|path| !path.exists()).count();
     assert_eq!(left, 1, "its folder is gone, and no other");
+}
+
+fn guarded() {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let tls = Tls { key: signing_key.serialize_pem(), chain: cert.pem(), clients: None };
+    let options = Options { password: true, tls: Some(tls), ..Options::default() };
+    let cluster = Cluster::start(options).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let trusting = client_config(roots);
+    let strange = client_config(RootCertStore::empty());
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let builder = || SessionBuilder::new().known_nodes_addr(cluster.contact_points());
+        let session =
+            builder().user(USER, USER).tls_context(Some(trusting.clone())).build().await.unwrap();
+        create(&session, 1).await;
+        assert!(builder().tls_context(Some(trusting)).build().await.is_err(), "not logged in");
+        assert!(builder().user(USER, "guess").build().await.is_err(), "wrong password");
+        let strange = builder().user(USER, USER).tls_context(Some(strange));
+        assert!(strange.build().await.is_err(), "the certificate is not trusted");
+    });
+}
+
+fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn three_nodes() {

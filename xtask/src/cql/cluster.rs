@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::address::{Addresses, Reserved};
@@ -53,6 +54,7 @@ impl Cluster {
             nodes.push(Node {
                 number,
                 address: addresses.node(number),
+                failed: folder.failed().clone(),
                 kept: folder.failure().join(format!("node{number}.log")),
                 java: java.clone(),
                 arguments: settings::arguments(&home, number, &jars, &options),
@@ -64,12 +66,9 @@ impl Cluster {
         let pairs = (0..options.nodes).map(|node| (addresses.proxy(node), addresses.node(node)));
         let pairs: Vec<_> = pairs.collect();
         let proxies = options.behind_proxies.then(|| Proxies::start(&pairs)).transpose()?;
-        let mut cluster = Self { proxies, nodes, folder, options, _ports: ports };
-        let started = cluster.launch();
-        if started.is_err() {
-            cluster.folder.failed();
-        }
-        started.map(|()| cluster)
+        let cluster = Self { proxies, nodes, folder, options, _ports: ports };
+        cluster.launch()?;
+        Ok(cluster)
     }
 
     fn launch(&self) -> Result<(), CqlError> {
@@ -120,6 +119,12 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The logs are to stay when the cluster ends. They do so by themselves when a node does not
+    /// start or the cluster is dropped by a panic.
+    pub fn keep_logs(&self) {
+        self.folder.failed().store(true, Ordering::Release);
     }
 
     /// Lets the nodes run on when this process ends. Who takes them down also removes the folder.

@@ -7,6 +7,8 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::CqlError;
@@ -44,7 +46,7 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// Says that the folder is in use; none once it is left to somebody else.
     held: Option<File>,
-    failed: bool,
+    failed: Arc<AtomicBool>,
 }
 
 impl Folder {
@@ -57,7 +59,7 @@ impl Folder {
         let made = tempfile::Builder::new().prefix("run-").tempdir_in(&base);
         let path = made.map_err(CqlError::at(&base))?.keep();
         let held = lock(&path.join("held"))?;
-        Ok(Self { path, held: Some(held), failed: false })
+        Ok(Self { path, held: Some(held), failed: Arc::default() })
     }
 
     /// The folder outlives this process; somebody else removes it.
@@ -72,9 +74,9 @@ impl Folder {
         &self.path
     }
 
-    /// The logs are to stay.
-    pub(crate) fn failed(&mut self) {
-        self.failed = true;
+    /// Set to true, the logs stay.
+    pub(crate) fn failed(&self) -> &Arc<AtomicBool> {
+        &self.failed
     }
 
     /// Where logs of a failure are, once the folder is gone.
@@ -98,7 +100,7 @@ impl Drop for Folder {
         if self.held.is_none() {
             return;
         }
-        if self.failed || thread::panicking() {
+        if self.failed.load(Ordering::Acquire) || thread::panicking() {
             for node in fs::read_dir(&self.path).into_iter().flatten().flatten() {
                 self.keep(&node.path().join(LOG));
             }

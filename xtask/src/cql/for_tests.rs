@@ -28,15 +28,19 @@ pub const OWN: &str = "own";
 /// When the variable names no address: tests that were asked for must not be passed over.
 #[must_use]
 pub fn for_tests(tests: &str) -> Option<Vec<SocketAddr>> {
-    let value = asked(tests)?;
-    let points: Vec<_> = value
-        .split(',')
-        .flat_map(|point| match point.trim().to_socket_addrs() {
-            Ok(addresses) => addresses,
-            Err(error) => panic!("{VARIABLE}={value} has no HOST:PORT in {point:?}: {error}"),
-        })
-        .collect();
-    Some(points)
+    match points(&asked(tests)?) {
+        Ok(points) => Some(points),
+        Err(error) => panic!("{VARIABLE}: {error}"),
+    }
+}
+
+fn points(value: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut points = Vec::new();
+    for point in value.split(',').map(str::trim) {
+        let found = point.to_socket_addrs();
+        points.extend(found.map_err(|error| format!("{point:?} is no HOST:PORT: {error}"))?);
+    }
+    Ok(points)
 }
 
 /// Whether the tests called `tests` are to start servers of their own. If not, a line has said so.
@@ -51,4 +55,20 @@ fn asked(tests: &str) -> Option<String> {
         eprintln!("{tests}: not run, it needs a CQL server. To run it: cargo xtask cql test");
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_point_or_several() {
+        let first = SocketAddr::from(([127, 0, 0, 1], 9042));
+        let second = SocketAddr::from(([127, 0, 0, 2], 9043));
+        assert_eq!(points("127.0.0.1:9042"), Ok(vec![first]));
+        assert_eq!(points("127.0.0.1:9042, 127.0.0.2:9043"), Ok(vec![first, second]));
+        for wrong in ["own", "", "127.0.0.1", "127.0.0.1:9042,"] {
+            assert!(points(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -17,10 +17,13 @@ pub(crate) mod opcode {
     pub(crate) const ERROR: u8 = 0x00;
     pub(crate) const STARTUP: u8 = 0x01;
     pub(crate) const READY: u8 = 0x02;
+    pub(crate) const AUTHENTICATE: u8 = 0x03;
     pub(crate) const QUERY: u8 = 0x07;
     pub(crate) const RESULT: u8 = 0x08;
     pub(crate) const EXECUTE: u8 = 0x0A;
     pub(crate) const BATCH: u8 = 0x0D;
+    pub(crate) const AUTH_RESPONSE: u8 = 0x0F;
+    pub(crate) const AUTH_SUCCESS: u8 = 0x10;
 }
 
 /// A whole frame, header included.

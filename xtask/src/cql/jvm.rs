@@ -6,7 +6,7 @@
 //! kill of our whole group reach them only in this way.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -66,7 +66,7 @@ impl Jvm {
         }
         match line.trim().parse().ok().and_then(Pid::from_raw) {
             Some(pid) => Ok(Self { shell, pipe, pid }),
-            None => Err(CqlError::io("sh")(std::io::ErrorKind::InvalidData.into())),
+            None => Err(CqlError::io("sh")(io::ErrorKind::InvalidData.into())),
         }
     }
 
@@ -88,14 +88,14 @@ impl Jvm {
     }
 
     /// Kills it and waits until it is gone.
-    pub(crate) fn kill(mut self) {
-        self.end();
+    pub(crate) fn kill(mut self) -> Result<(), CqlError> {
+        self.end().map_err(CqlError::io("the end of the JVM"))
     }
 
-    fn end(&mut self) {
-        if self.pipe.take().is_some() {
-            let _ = self.shell.wait();
-        }
+    fn end(&mut self) -> io::Result<()> {
+        let Some(pipe) = self.pipe.take() else { return Ok(()) };
+        drop(pipe);
+        self.shell.wait().map(drop)
     }
 
     /// Lets it run on when this process ends.
@@ -109,7 +109,7 @@ impl Jvm {
 
 impl Drop for Jvm {
     fn drop(&mut self) {
-        self.end();
+        let _ = self.end();
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
                 jvm.signal(Signal::STOP).unwrap();
             }
             let pid = jvm.pid;
-            jvm.kill();
+            jvm.kill().unwrap();
             assert!(test_kill_process(pid).is_err());
         }
     }

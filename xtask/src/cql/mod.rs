@@ -40,4 +40,4 @@ pub use folder::target;
 pub use for_tests::{OWN, VARIABLE, for_tests, may_start};
 pub use java::{Java, maven};
 pub use node::Node;
-pub use options::Options;
+pub use options::{Options, Tls, USER};

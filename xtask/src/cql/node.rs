@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -27,6 +28,8 @@ pub struct Node {
     pub(crate) folder: PathBuf,
     /// Where its log will be when the cluster's folder is gone.
     pub(crate) kept: PathBuf,
+    /// Set when it did not do what it should: the logs stay.
+    pub(crate) failed: Arc<AtomicBool>,
     pub(crate) java: Java,
     pub(crate) arguments: Vec<String>,
     pub(crate) patience: Duration,
@@ -43,12 +46,9 @@ impl Node {
     /// Ends it with SIGKILL and waits until it is gone. One that is not running stays so.
     ///
     /// # Errors
-    /// None today.
+    /// When the system cannot tell that it is gone.
     pub fn kill(&self) -> Result<(), CqlError> {
-        if let Some(jvm) = self.jvm().take() {
-            jvm.kill();
-        }
-        Ok(())
+        self.jvm().take().map_or(Ok(()), Jvm::kill)
     }
 
     /// Starts it with the data it had, and returns when it takes clients. It may not have seen its
@@ -129,6 +129,7 @@ impl Node {
 
     /// The end of the log; what the JVM itself printed when there is no log yet.
     fn failure(&self, what: String) -> CqlError {
+        self.failed.store(true, Ordering::Release);
         let read = |name| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
         let text = read(LOG) + &read("console.log");
         let lines: Vec<_> = text.lines().collect();

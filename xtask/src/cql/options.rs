@@ -1,5 +1,6 @@
 //! What a test may ask of a cluster.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::CqlError;
@@ -16,6 +17,10 @@ pub struct Options {
     /// A write is answered only when it is on the disk (a shared `fsync` every 5 ms). Without it a
     /// node that is killed keeps what it wrote, a machine that stops does not.
     pub durable: bool,
+    /// Clients have to log in: user and password are [`USER`].
+    pub password: bool,
+    /// Clients may encrypt, on the same port. Nodes speak plainly to each other.
+    pub tls: Option<Tls>,
     /// How long a coordinator waits for replicas before it answers with a timeout: reads, writes
     /// and conditional writes. The server as delivered takes 5 s, 2 s and 1.8 s; on a busy machine
     /// that is not enough for a test that wants calm.
@@ -26,6 +31,26 @@ pub struct Options {
     pub heap_mib: Option<u32>,
 }
 
+/// The one user there is with [`Options::password`], and the password.
+pub const USER: &str = "cassandra";
+
+/// What the nodes show and trust, all in PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The key (PKCS #8) of the certificate.
+    pub key: String,
+    /// The certificate of all nodes, then what signed it.
+    pub chain: String,
+    /// Who signs the certificates of clients; with none, clients need no certificate.
+    pub clients: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
 impl Default for Options {
     /// One node, not durable, without proxies, calm.
     fn default() -> Self {
@@ -33,6 +58,8 @@ impl Default for Options {
             nodes: 1,
             behind_proxies: false,
             durable: false,
+            password: false,
+            tls: None,
             request_timeout: Duration::from_secs(10),
             start_timeout: Duration::from_secs(240),
             heap_mib: None,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::frame::{Frame, opcode};
+use super::options::USER;
 
 /// A node that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,7 +51,15 @@ impl Probe {
             body.extend((text.len() as u16).to_be_bytes());
             body.extend(text.as_bytes());
         }
-        probe.ask(opcode::STARTUP, &body, opcode::READY)?;
+        let answer = probe.ask(opcode::STARTUP, &body)?;
+        if answer.opcode() == opcode::AUTHENTICATE {
+            let token = format!("\0{USER}\0{USER}");
+            let mut body = (token.len() as u32).to_be_bytes().to_vec();
+            body.extend(token.as_bytes());
+            expect(probe.ask(opcode::AUTH_RESPONSE, &body)?, opcode::AUTH_SUCCESS)?;
+        } else {
+            expect(answer, opcode::READY)?;
+        }
         Ok(probe)
     }
 
@@ -60,7 +69,7 @@ impl Probe {
         body.extend(query.as_bytes());
         body.extend(consistency.to_be_bytes());
         body.push(0); // no flags
-        let answer = self.ask(opcode::QUERY, &body, opcode::RESULT)?;
+        let answer = expect(self.ask(opcode::QUERY, &body)?, opcode::RESULT)?;
         // One row of one bigint, at the end of the answer.
         match answer.body().last_chunk() {
             Some(number) => Ok(u64::from_be_bytes(*number)),
@@ -68,15 +77,17 @@ impl Probe {
         }
     }
 
-    fn ask(&mut self, opcode: u8, body: &[u8], expected: u8) -> io::Result<Frame> {
+    fn ask(&mut self, opcode: u8, body: &[u8]) -> io::Result<Frame> {
         self.0.write_all(Frame::request(0, opcode, body).bytes())?;
-        match Frame::read(&mut self.0)? {
-            Some(answer) if answer.opcode() == expected => Ok(answer),
-            Some(answer) if answer.opcode() == opcode::ERROR => {
-                Err(io::Error::other(String::from_utf8_lossy(answer.body()).into_owned()))
-            }
-            Some(_) => Err(io::ErrorKind::InvalidData.into()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        Frame::read(&mut self.0)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn expect(answer: Frame, opcode: u8) -> io::Result<Frame> {
+    if answer.opcode() == opcode {
+        Ok(answer)
+    } else {
+        // Of an error this has the text in it.
+        Err(io::Error::other(String::from_utf8_lossy(answer.body()).into_owned()))
     }
 }

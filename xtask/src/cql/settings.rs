@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::folder::LOG;
 use super::jars::Jars;
-use super::{Addresses, CqlError, Options};
+use super::{Addresses, CqlError, Options, Tls};
 
 /// Where the nodes stand on the ring, at equal distances.
 const TOKENS: [&str; 3] = ["-9223372036854775808", "-3074457345618258603", "3074457345618258602"];
@@ -37,11 +37,20 @@ pub(crate) fn write(
         let path = conf.join(name);
         fs::write(&path, text).map_err(CqlError::at(&path))
     };
-    write("cassandra.yaml", configuration(node, addresses, options))?;
+    if let Some(tls) = &options.tls {
+        // The server reads PEM with the key and its chain in one file.
+        write(KEYS, format!("{}\n{}", tls.key, tls.chain))?;
+        write(CLIENTS, tls.clients.clone().unwrap_or_else(|| tls.chain.clone()))?;
+    }
+    write("cassandra.yaml", configuration(&conf, node, addresses, options))?;
     write("logback.xml", logging(&folder.join(LOG)))
 }
 
-fn configuration(node: usize, addresses: Addresses, options: &Options) -> String {
+/// What nodes show, and what they trust; in the folder of the configuration.
+const KEYS: &str = "node.pem";
+const CLIENTS: &str = "clients.pem";
+
+fn configuration(conf: &Path, node: usize, addresses: Addresses, options: &Options) -> String {
     let address = addresses.node(node);
     let (ip, native, storage) = (address.ip(), address.port(), addresses.storage());
     let advertised = if options.behind_proxies { addresses.proxy(node).ip() } else { address.ip() };
@@ -55,6 +64,9 @@ fn configuration(node: usize, addresses: Addresses, options: &Options) -> String
     } else {
         "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms"
     };
+    let authenticator =
+        if options.password { "PasswordAuthenticator" } else { "AllowAllAuthenticator" };
+    let tls = options.tls.as_ref().map(|tls| encryption(conf, tls)).unwrap_or_default();
     let timeout = options.request_timeout.as_millis().max(10);
     format!(
         "\
@@ -71,7 +83,8 @@ rpc_address: {ip}
 broadcast_rpc_address: {advertised}
 storage_port: {storage}
 native_transport_port: {native}
-{sync}
+authenticator: {authenticator}
+{tls}{sync}
 memtable_heap_space: 64MiB
 memtable_offheap_space: 64MiB
 auto_snapshot: false
@@ -83,6 +96,25 @@ write_request_timeout: {timeout}ms
 cas_contention_timeout: {timeout}ms
 truncate_request_timeout: 60000ms
 "
+    )
+}
+
+fn encryption(conf: &Path, tls: &Tls) -> String {
+    let (keys, clients) = (conf.join(KEYS), conf.join(CLIENTS));
+    format!(
+        "\
+client_encryption_options:
+  enabled: true
+  optional: true
+  require_client_auth: {}
+  ssl_context_factory:
+    class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
+  keystore: {}
+  truststore: {}
+",
+        tls.clients.is_some(),
+        keys.display(),
+        clients.display()
     )
 }
 
@@ -124,6 +156,8 @@ pub(crate) fn arguments(folder: &Path, node: usize, jars: &Jars, options: &Optio
             "-Dcassandra.initial_token={}",
             if options.nodes == 1 { "0" } else { TOKENS[node] }
         ),
+        // The user is there at once.
+        "-Dcassandra.superuser_setup_delay_ms=0".into(),
         // Nothing moves to or from a node, so there is nothing to wait for.
         "-Dcassandra.skip_wait_for_gossip_to_settle=0".into(),
         "-Dcassandra.auto_bootstrap=false".into(),

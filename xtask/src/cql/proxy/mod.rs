@@ -146,7 +146,11 @@ fn listen(listener: &TcpListener, node: SocketAddr, door: &Arc<Door>) {
         if door.stop.load(Ordering::Acquire) {
             return;
         }
-        let Ok(driver) = driver else { continue };
+        let Ok(driver) = driver else {
+            // No sockets left, most likely.
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
         let door = door.clone();
         // A node that is stopped must not keep other drivers waiting.
         thread::spawn(move || {
@@ -160,7 +164,13 @@ fn listen(listener: &TcpListener, node: SocketAddr, door: &Arc<Door>) {
 
 impl Door {
     fn enter(&self, id: u64, driver: &TcpStream) -> std::io::Result<()> {
-        locked(&self.drivers).push((id, driver.try_clone()?));
+        let driver = driver.try_clone()?;
+        let mut drivers = locked(&self.drivers);
+        // What comes in while the proxy ends would not be cut.
+        if self.stop.load(Ordering::Acquire) {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        drivers.push((id, driver));
         Ok(())
     }
 
