@@ -1,23 +1,257 @@
 //! Messages in ScyllaDB, or any server that speaks CQL with lightweight transactions.
 //!
-//! - [`append`]: the append protocol, without I/O.
+//! ```text
+//! submit --> log: a queue a conversation --> commit: AppendMachine <-> conditional batch --> sink
+//! extent, read --> extent, pages: partitions one after the other, serial where heads are concerned
+//! advance, begin, ... --> registers, index
+//! ```
+//! - [`append`]: the append protocol, without I/O: the one place that knows when a message is in
+//!   the log.
 //! - [`layout`]: which partition holds which rows.
 //! - [`schema`]: the tables, and how they are made.
+//! - `options` what can be set, `connect` and `tls` the way to the cluster, `statements` all that
+//!   is said to it, `errors` and `conditional` what its answers mean, `row` records as rows,
+//!   `stats` and `trouble` what an operator sees.
 
 pub mod append;
+mod commit;
 mod conditional;
 mod connect;
+mod core;
 mod errors;
+mod extent;
+mod index;
 pub mod layout;
+mod log;
 mod options;
+mod pages;
 #[cfg(debug_assertions)]
 mod planted;
+mod registers;
+mod row;
 pub mod schema;
+mod statements;
+mod stats;
 mod tls;
+mod trouble;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use futures_util::future::BoxFuture;
+use skein_protocol::{ConversationId, Seq, UserId};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
 
 pub use options::{
-    ClientCertificate, ConnectError, Credentials, DEFAULT_PORT, MAX_RETENTION, MIN_RETENTION,
-    OpenError, ScyllaOptions, TlsOptions,
+    ClientCertificate, ConnectError, Credentials, MAX_RETENTION, MIN_RETENTION, OpenError,
+    ScyllaOptions, TlsOptions,
 };
 #[cfg(debug_assertions)]
 pub use planted::Planted;
+pub use stats::{LATENCY_CLASSES, MetricsVisitor, ROWS_CLASSES, ScyllaStats};
+
+use crate::{
+    Append, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors, Direction, Extent,
+    MessageLog, Page, Record, Store, StoreError,
+};
+use connect::Quorum;
+use core::Core;
+use schema::SchemaError;
+use statements::Statements;
+use stats::{Counters, add};
+
+/// A [`Store`] in a cluster. Many gateways may have the same one open.
+///
+/// Its work runs on the tokio runtime that it was opened on; its methods can be called, and their
+/// futures polled, on any thread. Reads and writes begin when a method is called. A store that is
+/// dropped ends what is under way; the sinks of appends hear that it has stopped.
+pub struct ScyllaStore {
+    core: Arc<Core>,
+    runtime: Handle,
+    epoch: u64,
+}
+
+impl ScyllaStore {
+    /// Connects to the cluster, and sees that the keyspace is what this program and these options
+    /// need. Must be called on a tokio runtime with time and I/O enabled.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is in the way and what to do.
+    pub async fn open(options: ScyllaOptions) -> Result<Self, OpenError> {
+        let session = connect::connect(&options).await?;
+        let quorum = Quorum::of(&options);
+        let found = schema::look(&session, &options).await.map_err(of_schema)?;
+        if let Some(problem) = found.problem(&options) {
+            return Err(problem);
+        }
+        let Some(made) = found.made else {
+            return Err(OpenError::Missing { keyspace: options.keyspace });
+        };
+        if options.retention.is_some() && !made.may_expire {
+            schema::note_expiry(&session, quorum, &options.keyspace).await.map_err(of_schema)?;
+        }
+        let statements = Statements::prepare(&session, quorum, &options).await?;
+        let core = Core {
+            session,
+            statements,
+            quorum,
+            layout: made.layout(),
+            counters: Counters::default(),
+            trouble: trouble::Trouble::default(),
+            log: log::Queues::default(),
+            places: Semaphore::new(options.in_flight),
+            reads: Semaphore::new(options.reads),
+            registers: Semaphore::new(options.register_writes),
+            may_expire: AtomicBool::new(made.may_expire || options.retention.is_some()),
+            is_closed: AtomicBool::new(false),
+            dropped: watch::Sender::new(false),
+            options,
+        };
+        tracing::info!(
+            keyspace = core.options.keyspace,
+            server = %found.kind,
+            data_centre = core.options.data_centre,
+            "the cluster is connected"
+        );
+        Ok(Self { core: Arc::new(core), runtime: Handle::current(), epoch: made.epoch })
+    }
+
+    /// What it has done since it was opened.
+    pub fn stats(&self) -> ScyllaStats {
+        let in_use = self.core.options.in_flight - self.core.places.available_permits();
+        self.core.counters.snapshot(in_use as u64)
+    }
+
+    /// Starts work now; the future waits for what comes of it.
+    fn start<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Core>) -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        if self.core.is_closed.load(SeqCst) {
+            return Box::pin(async { Err(log::stopped()) });
+        }
+        let core = self.core.clone();
+        let task = self.runtime.spawn(async move { work(core).await });
+        Box::pin(async move { task.await.unwrap_or_else(|_| Err(log::stopped())) })
+    }
+
+    /// The same for reads, of which only so many are under way at once.
+    fn start_read<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Core>) -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.start(move |core| async move {
+            let counters = &core.counters;
+            let read = async {
+                let _place = core.place(&core.reads, "reads").await?;
+                work(core.clone()).await
+            };
+            let read = read.await;
+            add(if read.is_ok() { &counters.reads } else { &counters.read_errors }, 1);
+            read
+        })
+    }
+}
+
+fn of_schema(error: SchemaError) -> OpenError {
+    match error {
+        SchemaError::Connect(error) => error.into(),
+        SchemaError::Request { what, source } => ConnectError::Request { what, source }.into(),
+        other => ConnectError::Option(other.to_string()).into(),
+    }
+}
+
+impl Drop for ScyllaStore {
+    fn drop(&mut self) {
+        self.core.is_closed.store(true, SeqCst);
+        self.core.dropped.send_replace(true);
+    }
+}
+
+impl MessageLog for ScyllaStore {
+    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
+        debug_assert!(group.iter().all(Append::is_well_formed), "{group:?}");
+        log::submit(&self.core, &self.runtime, group, done);
+    }
+
+    fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        self.start_read(move |core| async move { core.extent(conversation).await })
+    }
+
+    fn read(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.start_read(
+            move |core| async move { core.page(conversation, range, direction, page).await },
+        )
+    }
+}
+
+impl Cursors for ScyllaStore {
+    fn advance(&self, updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.start(move |core| async move { core.advance(updates).await })
+    }
+
+    fn cursors(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
+        self.start_read(move |core| async move { core.cursors(user, conversation).await })
+    }
+}
+
+impl ConversationIndex for ScyllaStore {
+    fn begin(
+        &self,
+        conversation: ConversationId,
+        members: Vec<UserId>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.start(move |core| async move { core.begin(conversation, members).await })
+    }
+
+    fn members(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
+        self.start_read(move |core| async move { core.members(conversation).await })
+    }
+
+    fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
+        self.start_read(move |core| async move { core.conversations(user, after, limit).await })
+    }
+}
+
+impl Store for ScyllaStore {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.core.is_closed.store(true, SeqCst);
+        self.core.log.close();
+        Box::pin(async {
+            self.core.log.idle().await;
+            Ok(())
+        })
+    }
+}

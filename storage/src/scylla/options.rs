@@ -64,9 +64,6 @@ pub const MIN_RETENTION: Duration = Duration::from_secs(3600);
 /// Longest retention. The servers refuse a longer time to live.
 pub const MAX_RETENTION: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
-/// Port of a contact point that names none.
-pub const DEFAULT_PORT: u16 = 9042;
-
 /// A user of the cluster.
 #[derive(Clone)]
 pub struct Credentials {

@@ -1,0 +1,120 @@
+//! What all parts of the store share.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use scylla::client::session::Session;
+use scylla::errors::ExecutionError;
+use scylla::response::query_result::QueryRowsResult;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::prepared::PreparedStatement;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::connect::Quorum;
+use super::layout::Layout;
+use super::options::ScyllaOptions;
+use super::statements::Statements;
+use super::stats::Counters;
+use super::trouble::Trouble;
+use super::{errors, log, schema};
+use crate::StoreError;
+
+/// How often a read is tried that the driver does not repeat by itself: the reads of serial
+/// consistency. The second one goes to another node if the first one's is gone.
+const SERIAL_ATTEMPTS: u32 = 3;
+
+/// The session and all bounds. Tasks hold it; it goes when the last of them has ended.
+pub(super) struct Core {
+    pub(super) session: Session,
+    pub(super) statements: Statements,
+    pub(super) quorum: Quorum,
+    pub(super) layout: Layout,
+    pub(super) options: ScyllaOptions,
+    pub(super) counters: Counters,
+    pub(super) trouble: Trouble,
+    pub(super) log: log::Queues,
+    /// Places of appends under way.
+    pub(super) places: Semaphore,
+    /// Places of reads under way.
+    pub(super) reads: Semaphore,
+    /// Places of other writes under way.
+    pub(super) registers: Semaphore,
+    /// Whether messages were ever written with a time to live. Only ever becomes true.
+    pub(super) may_expire: AtomicBool,
+    /// Set after [`Store::close`](crate::Store::close) was called.
+    pub(super) is_closed: AtomicBool,
+    /// Becomes true when the store is dropped: whatever is under way ends then.
+    pub(super) dropped: watch::Sender<bool>,
+}
+
+impl Core {
+    /// A place among those of one kind; waits for it no longer than for a request.
+    pub(super) async fn place<'a>(
+        &self,
+        places: &'a Semaphore,
+        what: &str,
+    ) -> Result<SemaphorePermit<'a>, StoreError> {
+        let waited = tokio::time::timeout(self.options.request_timeout, places.acquire()).await;
+        match waited {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(StoreError::Unavailable(format!("too many {what} are waiting"))),
+        }
+    }
+
+    /// Reads all rows of an answer that is short.
+    pub(super) async fn rows(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<QueryRowsResult, StoreError> {
+        let answer = self.session.execute_unpaged(statement, values).await;
+        let answer = answer.map_err(|error| errors::unavailable(&error))?;
+        answer.into_rows_result().map_err(errors::unexpected)
+    }
+
+    /// The same with serial consistency.
+    pub(super) async fn serial_rows(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<QueryRowsResult, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match self.session.execute_unpaged(statement, &values).await {
+                Ok(answer) => return answer.into_rows_result().map_err(errors::unexpected),
+                // Whoever waited that long does not wait on.
+                Err(error @ ExecutionError::RequestTimeout(_)) => {
+                    return Err(errors::unavailable(&error));
+                }
+                Err(error) if attempt == SERIAL_ATTEMPTS => {
+                    return Err(errors::unavailable(&error));
+                }
+                Err(_) => attempt += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(20 * u64::from(attempt))).await;
+        }
+    }
+
+    /// Whether a gap can be the work of time. Another gateway may have begun to write messages
+    /// that expire since this one looked.
+    pub(super) async fn may_expire(&self) -> Result<bool, StoreError> {
+        if self.may_expire.load(Relaxed) {
+            return Ok(true);
+        }
+        let made = schema::made_of(&self.session, self.quorum, &self.options.keyspace).await;
+        let made = made.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let may_expire = made.is_some_and(|made| made.may_expire);
+        self.may_expire.store(may_expire, Relaxed);
+        Ok(may_expire)
+    }
+}
+
+/// CQL's integers are signed; ours are never so high that it matters.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that the store wrote.
+pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| StoreError::Damaged(format!("{number} is no number of ours")))
+}

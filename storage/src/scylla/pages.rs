@@ -1,0 +1,274 @@
+//! Reading records.
+//!
+//! Rows of one partition follow each other. After the last row of a partition, `s`, the log goes
+//! on in the partition of `s + 1` or it ends there; before the first row of a partition, one of
+//! the few partitions whose appends can reach so far holds the row before. So a read knows where
+//! to look next without knowing the head, and appends that happen meanwhile do not disturb it.
+
+use std::ops::RangeInclusive;
+
+use scylla::response::PagingState;
+use scylla::response::query_result::QueryRowsResult;
+use skein_protocol::{ConversationId, Seq};
+
+use super::core::{Core, signed};
+use super::errors;
+use super::extent::RowTime;
+use super::row::{self, MessageRow};
+use crate::{Direction, Page, Record, StoreError};
+
+/// Rows of the first request, while nothing is known of their size: 4 MiB of the largest
+/// payloads, 45 KB of usual ones.
+const FIRST_ROWS: usize = 64;
+
+/// Most bytes and rows that one further request asks for, going by the size of rows so far.
+const REQUEST_BYTES: usize = 4 << 20;
+const REQUEST_ROWS: usize = 4096;
+
+/// What has been read so far.
+struct Found {
+    records: Vec<Record>,
+    bytes: usize,
+    page: Page,
+}
+
+impl Found {
+    fn is_full(&self) -> bool {
+        let some = !self.records.is_empty();
+        some && (self.records.len() >= self.page.records || self.bytes >= self.page.bytes)
+    }
+
+    /// Rows to ask for next.
+    fn next_rows(&self) -> usize {
+        let left = self.page.records.saturating_sub(self.records.len());
+        let rows = if self.records.is_empty() {
+            FIRST_ROWS
+        } else {
+            let bytes = self.page.bytes.saturating_sub(self.bytes).min(REQUEST_BYTES);
+            let average = (self.bytes / self.records.len()).max(64);
+            (bytes / average + 1).min(REQUEST_ROWS)
+        };
+        rows.min(left).max(1)
+    }
+
+    fn last(&self) -> Option<Seq> {
+        self.records.last().map(|record| record.seq)
+    }
+}
+
+/// Some rows of one partition.
+struct Chunk {
+    bucket: u64,
+    records: Vec<Record>,
+    /// There are no more in the range.
+    is_end: bool,
+}
+
+/// One read on its way.
+struct Read<'a> {
+    core: &'a Core,
+    of: ConversationId,
+    direction: Direction,
+    from: Seq,
+    to: Seq,
+    found: Found,
+}
+
+impl Core {
+    /// See [`MessageLog::read`](crate::MessageLog::read).
+    pub(super) async fn page(
+        &self,
+        of: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+    ) -> Result<Vec<Record>, StoreError> {
+        // The next number must be one too.
+        const HIGHEST: Seq = i64::MAX as Seq - 1;
+        let (from, to) = ((*range.start()).max(1), (*range.end()).min(HIGHEST));
+        let found = Found { records: Vec::new(), bytes: 0, page };
+        let mut read = Read { core: self, of, direction, from, to, found };
+        read.run().await?;
+        Ok(read.found.records)
+    }
+}
+
+impl Read<'_> {
+    async fn run(&mut self) -> Result<(), StoreError> {
+        let Some(mut chunk) = self.begin().await? else { return Ok(()) };
+        loop {
+            let (bucket, is_end) = (chunk.bucket, chunk.is_end);
+            if !self.take(chunk.records).await? || self.found.is_full() {
+                return Ok(());
+            }
+            chunk = if !is_end {
+                self.chunk(bucket).await?
+            } else if let Some(next) = self.next_partition(bucket).await? {
+                next
+            } else {
+                return Ok(());
+            };
+        }
+    }
+
+    /// The first rows of the range. What of it has expired, and what of it is past the head, is
+    /// passed over.
+    async fn begin(&mut self) -> Result<Option<Chunk>, StoreError> {
+        if self.from > self.to {
+            return Ok(None);
+        }
+        let seen = self.seek().await?;
+        let kept = |chunk: &Chunk| {
+            let record = chunk.records.first();
+            record.is_some_and(|it| self.core.is_kept(RowTime { seq: it.seq, time_ms: it.time_ms }))
+        };
+        if seen.as_ref().is_some_and(kept) {
+            return Ok(seen);
+        }
+        let extent = self.core.extent(self.of).await?;
+        let (from, to) = (self.from.max(extent.first), self.to.min(extent.head));
+        if from > to {
+            return Ok(None);
+        }
+        let is_clipped = (from, to) != (self.from, self.to);
+        (self.from, self.to) = (from, to);
+        let seen = if is_clipped { self.seek().await? } else { seen };
+        if seen.is_none() {
+            self.missing(from, to).await?;
+        }
+        Ok(seen)
+    }
+
+    /// The first rows of the range, if they are where a row with its first number would be.
+    async fn seek(&self) -> Result<Option<Chunk>, StoreError> {
+        let edge = match self.direction {
+            Direction::Forward => self.from,
+            Direction::Backward => self.to,
+        };
+        let mut buckets = self.core.layout.buckets_of(edge);
+        loop {
+            let bucket = match self.direction {
+                Direction::Forward => buckets.next(),
+                Direction::Backward => buckets.next_back(),
+            };
+            let Some(bucket) = bucket else { return Ok(None) };
+            let chunk = self.chunk(bucket).await?;
+            if !chunk.records.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
+    /// What follows after all rows of a partition.
+    async fn next_partition(&self, done: u64) -> Result<Option<Chunk>, StoreError> {
+        let Some(last) = self.found.last() else { return Ok(None) };
+        let layout = &self.core.layout;
+        match self.direction {
+            Direction::Forward => {
+                let bucket = layout.bucket(last + 1);
+                if last >= self.to || bucket == done {
+                    return Ok(None);
+                }
+                let chunk = self.chunk(bucket).await?;
+                Ok((!chunk.records.is_empty()).then_some(chunk))
+            }
+            Direction::Backward => {
+                if last <= self.from {
+                    return Ok(None);
+                }
+                for bucket in layout.buckets_of(last - 1).rev().filter(|bucket| *bucket < done) {
+                    let chunk = self.chunk(bucket).await?;
+                    if !chunk.records.is_empty() {
+                        return Ok(Some(chunk));
+                    }
+                }
+                self.missing(last - 1, last - 1).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds rows; false if the read ends with them.
+    async fn take(&mut self, records: Vec<Record>) -> Result<bool, StoreError> {
+        for record in records {
+            if self.found.is_full() {
+                return Ok(false);
+            }
+            let row = RowTime { seq: record.seq, time_ms: record.time_ms };
+            if self.direction == Direction::Backward && !self.core.is_kept(row) {
+                return Ok(false);
+            }
+            if let Some(last) = self.found.last()
+                && last.abs_diff(record.seq) != 1
+            {
+                self.missing(last.min(record.seq) + 1, last.max(record.seq) - 1).await?;
+                match self.direction {
+                    // What lies before a gap is no part of the log any more.
+                    Direction::Forward => {
+                        self.found.records.clear();
+                        self.found.bytes = 0;
+                    }
+                    Direction::Backward => return Ok(false),
+                }
+            }
+            self.found.bytes += record.payload.len();
+            self.found.records.push(record);
+        }
+        Ok(true)
+    }
+
+    /// Some of the rows that are left of the range, from one partition.
+    async fn chunk(&self, bucket: u64) -> Result<Chunk, StoreError> {
+        let last = self.found.last();
+        let (statement, from, to) = match self.direction {
+            Direction::Forward => {
+                let from = last.map_or(self.from, |last| last + 1);
+                (&self.core.statements.ascending, from, self.to)
+            }
+            Direction::Backward => {
+                let to = last.map_or(self.to, |last| last - 1);
+                (&self.core.statements.descending, self.from, to)
+            }
+        };
+        let limit = self.found.next_rows();
+        let values = (
+            &self.of.as_bytes()[..],
+            signed(bucket),
+            signed(from),
+            signed(to),
+            i32::try_from(limit).unwrap_or(i32::MAX),
+        );
+        let mut paging = PagingState::start();
+        loop {
+            let asked = self.core.session.execute_single_page(statement, &values, paging);
+            let (answer, next) = asked.await.map_err(|error| errors::unavailable(&error))?;
+            let records = records(&answer.into_rows_result().map_err(errors::unexpected)?)?;
+            let is_end = match next.into_paging_control_flow() {
+                std::ops::ControlFlow::Break(()) => records.len() < limit,
+                // A server ends a page when it has worked enough, with or without rows.
+                std::ops::ControlFlow::Continue(next) if records.is_empty() => {
+                    paging = next;
+                    continue;
+                }
+                std::ops::ControlFlow::Continue(_) => false,
+            };
+            return Ok(Chunk { bucket, records, is_end });
+        }
+    }
+
+    /// These numbers are inside the log and are not there: time has taken them, or something that
+    /// must not have.
+    async fn missing(&self, from: Seq, to: Seq) -> Result<(), StoreError> {
+        if self.core.may_expire().await? {
+            return Ok(());
+        }
+        let of = self.of;
+        Err(StoreError::Damaged(format!("conversation {of} has no messages {from} to {to}")))
+    }
+}
+
+/// Rows -> records.
+pub(super) fn records(answer: &QueryRowsResult) -> Result<Vec<Record>, StoreError> {
+    let rows = answer.rows::<MessageRow<'_>>().map_err(errors::unexpected)?;
+    rows.map(|row| row::record(row.map_err(errors::unexpected)?)).collect()
+}
