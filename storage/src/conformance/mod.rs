@@ -138,6 +138,23 @@ macro_rules! __conformance_all {
     };
 }
 
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_names {
+    (; $($name:ident)*) => {
+        vec![$((stringify!($name), |factory: &dyn Factory| run($name(factory)))),*]
+    };
+}
+
+/// A behaviour's name, and the function that checks it on a runtime of its own and panics when it
+/// is not met.
+pub type Behaviour = (&'static str, fn(&dyn Factory));
+
+/// All behaviours, for backends whose tests have a runner of their own.
+pub fn behaviours() -> Vec<Behaviour> {
+    crate::__behaviours!(__conformance_names,)
+}
+
 /// Checks all behaviours one after the other, on a multi-threaded tokio runtime with time enabled.
 ///
 /// # Panics

@@ -193,8 +193,9 @@ mod tests {
 
     #[test]
     fn an_exporter_sees_every_value() {
+        type Metric = (String, f64, Vec<(f64, u64)>);
         #[derive(Default)]
-        struct Seen(Vec<(String, f64, Vec<(f64, u64)>)>);
+        struct Seen(Vec<Metric>);
         impl MetricsVisitor for Seen {
             fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
                 assert!(help.ends_with('.') && !help.starts_with(' '), "{help:?}");

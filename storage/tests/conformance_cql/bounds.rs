@@ -1,0 +1,2 @@
+use super::Own;
+pub const TESTS: &[Own] = &[];
