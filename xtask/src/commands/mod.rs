@@ -55,14 +55,17 @@ struct Up {
     /// Answer a write only when it is on the disk
     #[arg(long)]
     durable: bool,
+    /// For measurements: optimise as in production, which takes longer to start
+    #[arg(long)]
+    optimised: bool,
 }
 
 /// Does what the command line says. The exit status of tests is passed on; 2 is a failure of ours.
 pub(crate) fn run() -> ExitCode {
     let What::Cql(what) = Line::parse().what;
     let done: Result<ExitCode, Box<dyn Error>> = match what {
-        Cql::Up(Up { nodes, durable }) => {
-            background::up(Options { nodes, durable, ..Options::default() })
+        Cql::Up(Up { nodes, durable, optimised }) => {
+            background::up(Options { nodes, durable, optimised, ..Options::default() })
         }
         Cql::Down => background::down(),
         Cql::Fetch => fetch(),

@@ -164,6 +164,9 @@ pub(crate) fn arguments(folder: &Path, node: usize, jars: &Jars, options: &Optio
         "-Dcassandra.ring_delay_ms=3000".into(),
         "-Dcassandra.consistent.rangemovement=false".into(),
     ];
+    if !options.optimised {
+        arguments.push("-XX:TieredStopAtLevel=1".into());
+    }
     for (flag, packages) in [("--add-exports", EXPORTS), ("--add-opens", OPENS)] {
         for package in packages.split_whitespace() {
             arguments.extend([flag.into(), format!("{package}=ALL-UNNAMED")]);
