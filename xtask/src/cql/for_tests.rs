@@ -1,8 +1,9 @@
 //! Whether tests that need a CQL server run.
 //!
-//! They run when [`VARIABLE`] is set, as `cargo xtask cql test` does. Otherwise they are to be
-//! listed as ignored, and one line on standard error says so. libtest swallows what passing tests
-//! say, so such tests have `harness = false` and are run by `libtest-mimic`:
+//! They run when [`VARIABLE`] says which server to use, or that they are to start their own, as
+//! `cargo xtask cql test` sets it. Otherwise they are to be listed as ignored, and one line on
+//! standard error says so. libtest swallows what passing tests say, so such tests have
+//! `harness = false` and are run by `libtest-mimic`:
 //!
 //! ```ignore
 //! let server = skein_xtask::cql::for_tests("conformance_cql");
@@ -28,10 +29,32 @@ pub const OWN: &str = "own";
 /// When the variable names no address: tests that were asked for must not be passed over.
 #[must_use]
 pub fn for_tests(tests: &str) -> Option<Vec<SocketAddr>> {
-    match points(&asked(tests)?) {
-        Ok(points) => Some(points),
-        Err(error) => panic!("{VARIABLE}: {error}"),
+    match value().filter(|value| value != OWN).as_deref().map(points) {
+        Some(Ok(points)) => Some(points),
+        Some(Err(error)) => panic!("{VARIABLE}: {error}"),
+        None => {
+            tell(tests, "it needs a CQL server");
+            None
+        }
     }
+}
+
+/// Whether the tests called `tests` are to start servers of their own. If not, a line has said so.
+#[must_use]
+pub fn may_start(tests: &str) -> bool {
+    let may = value().is_some_and(|value| value == OWN);
+    if !may {
+        tell(tests, "it starts CQL servers of its own");
+    }
+    may
+}
+
+fn value() -> Option<String> {
+    env::var(VARIABLE).ok().filter(|value| !value.is_empty())
+}
+
+fn tell(tests: &str, why: &str) {
+    eprintln!("{tests}: not run, {why}. To run it: cargo xtask cql test --suite {tests}");
 }
 
 fn points(value: &str) -> Result<Vec<SocketAddr>, String> {
@@ -41,20 +64,6 @@ fn points(value: &str) -> Result<Vec<SocketAddr>, String> {
         points.extend(found.map_err(|error| format!("{point:?} is no HOST:PORT: {error}"))?);
     }
     Ok(points)
-}
-
-/// Whether the tests called `tests` are to start servers of their own. If not, a line has said so.
-#[must_use]
-pub fn may_start(tests: &str) -> bool {
-    asked(tests).is_some()
-}
-
-fn asked(tests: &str) -> Option<String> {
-    let value = env::var(VARIABLE).ok().filter(|value| !value.is_empty());
-    if value.is_none() {
-        eprintln!("{tests}: not run, it needs a CQL server. To run it: cargo xtask cql test");
-    }
-    value
 }
 
 #[cfg(test)]
