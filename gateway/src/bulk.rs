@@ -275,19 +275,20 @@ async fn head_of(
     user: &UserId,
     conversation: ConversationId,
 ) -> Result<Option<wire::Head>, StoreError> {
-    let (members, cursors) = match hub.peek(conversation) {
-        Some(peek) => (peek.members.to_vec(), peek.cursors),
-        None => {
-            let Some(members) = hub.store.members(conversation).await? else {
-                return Ok(None);
-            };
-            let mut cursors = Vec::with_capacity(members.len());
-            for member in &members {
-                cursors.push(hub.store.cursors(member.clone(), conversation).await?);
-            }
-            (members, cursors)
-        }
+    let Some(members) = members_of(hub, conversation).await? else {
+        return Ok(None);
     };
+    let mut cursors = Vec::with_capacity(members.len());
+    for member in &members {
+        cursors.push(hub.store.cursors(member.clone(), conversation).await?);
+    }
+    // Those in memory may not be written yet, and others may have been written elsewhere.
+    if let Some(peek) = hub.peek(conversation) {
+        for (cursor, here) in cursors.iter_mut().zip(peek.cursors) {
+            cursor.delivered = cursor.delivered.max(here.delivered);
+            cursor.read = cursor.read.max(here.read);
+        }
+    }
     // Last, so that no cursor is past the head: what was delivered meanwhile is in it.
     let extent = hub.store.extent(conversation).await?;
     let mut head = wire::Head {

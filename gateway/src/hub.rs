@@ -258,8 +258,7 @@ impl Hub {
 
     fn carry_out(self: &Arc<Self>, effects: Vec<Effect>) {
         let mut outgoing = self.outgoing();
-        let mut appends = Vec::new();
-        let mut reads = Vec::new();
+        let (mut appends, mut loads, mut scans, mut looks) = (vec![], vec![], vec![], vec![]);
         for effect in effects {
             match effect {
                 Effect::Ack(ack) => outgoing.push(ack.conn, Mail::Answer(ack.conn, ack_frame(ack))),
@@ -269,21 +268,25 @@ impl Hub {
                 Effect::Deliver(delivery) => self.deliver(&delivery, &mut outgoing),
                 Effect::Receipt(receipt) => self.receipt(&receipt, &mut outgoing),
                 Effect::Head(conn, mark) => outgoing.push(conn, Mail::Head(conn, mark)),
+                Effect::Grown(mark, members) => {
+                    for user in members.iter() {
+                        self.registry
+                            .for_each(user, |conn| outgoing.push(conn, Mail::Head(conn, mark)));
+                    }
+                }
                 Effect::Append(append) => appends.push(append),
-                read @ (Effect::Load(_) | Effect::Scan(_)) => reads.push(read),
+                Effect::Load(load) => loads.push(load),
+                Effect::Scan(scan) => scans.push(scan),
+                Effect::Look(conversation) => looks.push(conversation),
             }
         }
         self.dispatch(outgoing);
         if !appends.is_empty() {
             self.submit(appends);
         }
-        for read in reads {
-            match read {
-                Effect::Load(load) => self.spawn_load(load),
-                Effect::Scan(scan) => self.spawn_scan(scan),
-                _ => {}
-            }
-        }
+        loads.into_iter().for_each(|load| self.spawn_load(load));
+        scans.into_iter().for_each(|scan| self.spawn_scan(scan));
+        looks.into_iter().for_each(|conversation| self.spawn_look(conversation));
     }
 
     /// Encodes once, for all recipients.
@@ -359,6 +362,16 @@ impl Hub {
             hub.carry_out(effects);
         }));
     }
+
+    fn spawn_look(self: &Arc<Self>, conversation: ConversationId) {
+        let hub = self.clone();
+        self.host.spawn(Box::pin(async move {
+            let extent = hub.store.extent(conversation).await;
+            let mut effects = Vec::new();
+            hub.lane(conversation).handle_looked(conversation, extent, &mut effects);
+            hub.carry_out(effects);
+        }));
+    }
 }
 
 /// Leads the outcomes of one submitted group back to their lanes.
@@ -410,15 +423,20 @@ async fn read_tail(
     while last >= first {
         let range: RangeInclusive<Seq> = first..=last;
         let page = store.read(conversation, range, Direction::Backward, SCAN_PAGE).await?;
-        // Retention may have removed the older part, but not the end of what is left: a tail that
-        // ends below the head would give every message in it another one's number.
-        let (Some(newest), Some(oldest)) = (page.first(), page.last()) else { break };
-        if newest.seq != last {
-            let what = format!("{conversation} has no message {last} below its head {head}");
+        let Some(newest) = page.first() else { break };
+        if tail.is_empty() && newest.seq != head {
+            // A tail that ends below would give every message in it another one's number.
+            let what = format!("{conversation} has no message {head}, which is its head");
             return Err(StoreError::Unavailable(what));
         }
-        last = oldest.seq - 1;
-        tail.extend(page.iter().map(Known::of));
+        // Retention may have removed the older part, and not in the order of the log.
+        let numbers = (first..=last).rev();
+        let whole = page.iter().zip(numbers).take_while(|(record, seq)| record.seq == *seq).count();
+        tail.extend(page[..whole].iter().map(Known::of));
+        last -= whole as Seq;
+        if whole < page.len() || whole == 0 {
+            break;
+        }
     }
     tail.reverse();
     Ok(tail)

@@ -90,10 +90,9 @@ pub struct Send {
     pub content_type: String,
     /// What is sent.
     pub payload: Bytes,
-    /// Set if the id may have been sent before: the head known at the first attempt.
-    pub retry_after_seq: Option<Seq>,
-    /// Set on a first attempt by a client that knows a head of the conversation.
-    pub known_seq: Option<Seq>,
+    /// The head that the client knew at its first attempt: if the id is in the log, it is above.
+    /// `None`: it can only be among the recent ones.
+    pub after_seq: Option<Seq>,
 }
 
 /// A numbered answer to a request that is not carried out.
@@ -491,8 +490,7 @@ fn parse_send(send: wire::Send, rules: &Rules) -> Result<Send, (Code, String)> {
         client_msg_id,
         content_type: send.content_type,
         payload: send.payload,
-        retry_after_seq: send.retry_after_seq,
-        known_seq: send.known_seq,
+        after_seq: send.retry_after_seq.or(send.known_seq),
     })
 }
 

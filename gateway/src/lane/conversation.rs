@@ -1,17 +1,13 @@
 //! One conversation in memory: its window, what waits for the store, and its members' cursors.
 
-use std::sync::Arc;
-
 use skein_protocol::server::Send;
 use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
-use skein_storage::{Append, CursorPair, CursorUpdate, MAX_APPEND_RECORDS, Record};
+use skein_storage::{Append, MAX_APPEND_RECORDS, Record};
 use skein_transport::ConnId;
 
+use super::marks::Marks;
 use super::window::{Key, Window};
-use super::{
-    Ack, CursorKind, Delivery, Effect, Loaded, Origin, Peek, Receipt, Scan, refuse_send,
-    size_of_send,
-};
+use super::{Ack, Delivery, Effect, Loaded, Origin, Peek, Scan, refuse_send, size_of_send};
 
 /// Payload bytes in one append.
 const MAX_BATCH_BYTES: usize = 1 << 20;
@@ -42,9 +38,11 @@ struct Scanning {
 }
 
 pub(super) struct Conversation {
-    members: Arc<[UserId]>,
-    /// Last durable number.
+    pub(super) marks: Marks,
+    /// Last durable number of which the window knows.
     head: Seq,
+    /// Last durable number that is known to exist; above `head` if another gateway has written on.
+    known: Seq,
     /// Every number up to the last one given.
     window: Window,
     /// Submitted: numbers `head + 1` and on.
@@ -52,11 +50,6 @@ pub(super) struct Conversation {
     /// Numbered after those in flight, not submitted.
     waiting: Vec<Pending>,
     scanning: Vec<Scanning>,
-    cursors: Vec<CursorPair>,
-    /// Cursors that the store is known to have.
-    stored: Vec<CursorPair>,
-    /// In the lane's list of cursors to be written.
-    listed: bool,
     /// Second chance against eviction.
     used: bool,
 }
@@ -64,15 +57,13 @@ pub(super) struct Conversation {
 impl Conversation {
     pub(super) fn new(loaded: Loaded, dedup_window: usize) -> Self {
         Self {
-            members: loaded.members.into(),
+            marks: Marks::new(loaded.members, loaded.cursors),
             head: loaded.extent.head,
+            known: loaded.extent.head,
             window: Window::new(loaded.extent.head, loaded.tail, dedup_window),
             in_flight: Vec::new(),
             waiting: Vec::new(),
             scanning: Vec::new(),
-            stored: loaded.cursors.clone(),
-            cursors: loaded.cursors,
-            listed: false,
             used: true,
         }
     }
@@ -81,12 +72,20 @@ impl Conversation {
         self.used = true;
     }
 
-    pub(super) fn head(&self) -> Seq {
-        self.head
+    /// Last number that is known to be durable.
+    pub(super) fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// Takes the head that the store tells; whether that is news.
+    pub(super) fn learn(&mut self, head: Seq) -> bool {
+        let is_news = head > self.known;
+        self.known = self.known.max(head);
+        is_news
     }
 
     pub(super) fn has_member(&self, user: &UserId) -> bool {
-        self.members.contains(user)
+        self.marks.members().contains(user)
     }
 
     pub(super) fn window_first(&self) -> Seq {
@@ -97,14 +96,8 @@ impl Conversation {
         self.in_flight.len() + self.waiting.len()
     }
 
-    /// Says that its cursors are to be written; `false` if that was said before.
-    pub(super) fn list(&mut self) -> bool {
-        !std::mem::replace(&mut self.listed, true)
-    }
-
     pub(super) fn peek(&self) -> Peek {
-        let (members, cursors) = (self.members.clone(), self.cursors.clone());
-        Peek { head: self.head, members, cursors }
+        Peek { members: self.marks.members().clone(), cursors: self.marks.cursors().to_vec() }
     }
 
     /// Whether nothing would be lost, but for cursors that the store does not take if `in_need`;
@@ -113,7 +106,8 @@ impl Conversation {
         let idle = self.in_flight.is_empty()
             && self.waiting.is_empty()
             && self.scanning.is_empty()
-            && (in_need || self.cursors == self.stored);
+            && self.marks.is_settled()
+            && (in_need || self.marks.is_written());
         !std::mem::replace(&mut self.used, false) && idle
     }
 
@@ -141,7 +135,7 @@ impl Conversation {
     pub(super) fn widen_scan(&self, scan: &mut Scan) {
         let waiting = self.scanning.iter().filter(|s| s.sender == scan.sender);
         for (origin, send) in waiting.flat_map(|s| &s.deferred) {
-            let Some(seq) = send.retry_after_seq else { continue };
+            let Some(seq) = send.after_seq else { continue };
             let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
             if scan.keys.len() < MAX_SCAN_KEYS && !scan.keys.contains(&key) {
                 scan.keys.push(key);
@@ -246,22 +240,23 @@ impl Conversation {
                     time_ms: record.time_ms,
                 }));
             }
-            let (members, origin) = (self.members.clone(), origin.conn);
+            let (members, origin) = (self.marks.members().clone(), origin.conn);
             effects.push(Effect::Deliver(Delivery { conversation, record, members, origin }));
         }
+        self.known = self.known.max(self.head);
         self.window.trim(self.head);
         freed
     }
 
-    /// Everything that was not acknowledged, in order, and the bytes it was counted for. What had
-    /// a number may or may not be in the log above the head now, and so may what waited for a scan
-    /// if another gateway has it too: it is a retry from there.
-    pub(super) fn into_unacknowledged(self) -> (Vec<(Origin, Send)>, usize) {
+    /// Everything that was not acknowledged, in order, and the bytes it was counted for; and the
+    /// cursors. What had a number may or may not be in the log above the head now, and so may what
+    /// waited for a scan if another gateway has it too: it is to be looked for from there.
+    pub(super) fn into_unacknowledged(self) -> (Vec<(Origin, Send)>, usize, Marks) {
         let mut freed = 0;
         let mut sends = Vec::new();
         for pending in self.in_flight.into_iter().chain(self.waiting) {
             freed += pending.size;
-            let send = Send { retry_after_seq: Some(self.head), ..pending.send };
+            let send = Send { after_seq: Some(self.head), ..pending.send };
             for conn in pending.also {
                 sends.push((Origin { conn, ..pending.origin.clone() }, send.clone()));
             }
@@ -270,60 +265,9 @@ impl Conversation {
         let deferred = self.scanning.into_iter().flat_map(|scanning| scanning.deferred);
         for (origin, send) in deferred {
             freed += size_of_send(&send);
-            let retry_after_seq = send.retry_after_seq.or(Some(self.head));
-            sends.push((origin, Send { retry_after_seq, ..send }));
+            let after_seq = send.after_seq.or(Some(self.head));
+            sends.push((origin, Send { after_seq, ..send }));
         }
-        (sends, freed)
-    }
-
-    /// Raises a cursor, never past the head; the receipt if it rose.
-    pub(super) fn raise(
-        &mut self,
-        conversation: ConversationId,
-        origin: &Origin,
-        kind: CursorKind,
-        seq: Seq,
-    ) -> Option<Receipt> {
-        let member = self.members.iter().position(|user| *user == origin.user)?;
-        let seq = seq.min(self.head);
-        let cursors = &mut self.cursors[member];
-        let cursor = match kind {
-            CursorKind::Delivered => &mut cursors.delivered,
-            CursorKind::Read => &mut cursors.read,
-        };
-        if seq <= *cursor {
-            return None;
-        }
-        *cursor = seq;
-        // What was read has been delivered.
-        cursors.delivered = cursors.delivered.max(cursors.read);
-        Some(Receipt {
-            conversation,
-            kind,
-            user: origin.user.clone(),
-            seq,
-            members: self.members.clone(),
-            origin: origin.conn,
-        })
-    }
-
-    /// Cursors that the store does not have yet; it is told to write them now.
-    pub(super) fn take_updates(&mut self, conversation: ConversationId) -> Vec<CursorUpdate> {
-        self.listed = false;
-        let all = self.members.iter().zip(&self.cursors).zip(&self.stored);
-        all.filter(|((_, to), stored)| to != stored)
-            .map(|((user, to), _)| CursorUpdate { user: user.clone(), conversation, to: *to })
-            .collect()
-    }
-
-    /// The store has these cursors.
-    pub(super) fn stored(&mut self, update: &CursorUpdate) {
-        if let Some(member) = self.members.iter().position(|user| *user == update.user) {
-            // It may have been read from the store just before: then what is known here is older.
-            for known in [&mut self.stored[member], &mut self.cursors[member]] {
-                known.delivered = known.delivered.max(update.to.delivered);
-                known.read = known.read.max(update.to.read);
-            }
-        }
+        (sends, freed, self.marks)
     }
 }

@@ -13,6 +13,9 @@
 //! append it is forgotten at once.
 
 mod conversation;
+mod cursors;
+mod marks;
+mod sends;
 mod types;
 mod window;
 
@@ -24,7 +27,7 @@ use std::collections::{HashMap, VecDeque};
 use skein_protocol::cursor::Mark;
 use skein_protocol::server::{Refusal, Send, Target};
 use skein_protocol::{Code, ConversationId, UserId};
-use skein_storage::{AppendError, CursorUpdate, StoreError};
+use skein_storage::{CursorUpdate, StoreError};
 use skein_transport::ConnId;
 
 use conversation::Conversation;
@@ -45,7 +48,8 @@ pub struct LaneConfig {
     pub max_waiting: usize,
     /// Conversations in memory; idle ones over it are forgotten.
     pub max_conversations: usize,
-    /// Conversations that may stay beyond these, because the store has not taken their cursors.
+    /// Conversations that may stay beyond these, because the store has not taken their cursors;
+    /// and cursors that are kept without their conversation.
     pub max_unwritten: usize,
     /// Conversations that may be on their way from the store. Over it sends are refused with
     /// "overloaded" and cursors wait: a stranger can name any number of conversations. Cursors
@@ -74,7 +78,11 @@ struct Bounds {
 
 enum Slot {
     /// Being read; commands wait, at most `max_waiting`.
-    Loading(Vec<Command>),
+    Loading {
+        queue: Vec<Command>,
+        /// Another gateway has written on, so pushes to its members are missing.
+        grown: bool,
+    },
     Ready(Box<Conversation>),
 }
 
@@ -86,6 +94,8 @@ pub struct Lane {
     clock: VecDeque<ConversationId>,
     /// Conversations whose cursors are to be written.
     dirty: Vec<ConversationId>,
+    /// Cursors to be written whose conversation was forgotten; at most `max_unwritten`.
+    orphans: Vec<CursorUpdate>,
     /// Slots that are `Loading`.
     loading: usize,
     /// Cursors that wait until another conversation can be loaded: after a restart everybody tells
@@ -103,6 +113,7 @@ impl Lane {
             slots: HashMap::new(),
             clock: VecDeque::new(),
             dirty: Vec::new(),
+            orphans: Vec::new(),
             loading: 0,
             later: VecDeque::new(),
             bytes: 0,
@@ -123,13 +134,13 @@ impl Lane {
         let may_load = self.loading < loading;
         match self.slots.get_mut(&conversation) {
             Some(Slot::Ready(_)) => self.apply(conversation, command, now_ms, effects),
-            Some(Slot::Loading(queue)) if fits && queue.len() < waiting => {
+            Some(Slot::Loading { queue, .. }) if fits && queue.len() < waiting => {
                 self.bytes += size;
                 queue.push(command);
             }
             None if fits && may_load => {
                 let begin = begin_with(&command);
-                self.start_loading(conversation, begin, vec![command], effects);
+                self.start_loading(conversation, begin, vec![command], false, effects);
             }
             _ if fits && self.later.len() < MAX_LATER && matches!(command, Command::Cursor(..)) => {
                 self.bytes += size;
@@ -161,7 +172,7 @@ impl Lane {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(Slot::Loading(queue)) = self.slots.remove(&conversation) else {
+        let Some(Slot::Loading { queue, grown }) = self.slots.remove(&conversation) else {
             return;
         };
         self.loading -= 1;
@@ -170,10 +181,13 @@ impl Lane {
         match loaded {
             Ok(Some(loaded)) => {
                 let state = Conversation::new(loaded, self.config.dedup_window);
+                if grown {
+                    effects.push(cursors::grown(conversation, &state));
+                }
                 self.slots.insert(conversation, Slot::Ready(Box::new(state)));
                 self.clock.push_back(conversation);
                 for command in queue {
-                    self.handle_command(conversation, kept_waiting(command), now_ms, effects);
+                    self.handle_command(conversation, command, now_ms, effects);
                 }
                 // Not before: what was loaded for these commands must not go ahead of them.
                 self.evict();
@@ -181,130 +195,18 @@ impl Lane {
             // A first message to a user was asked for by somebody who came later.
             Ok(None) => match queue.iter().find_map(begin_with) {
                 None => queue.iter().for_each(|c| refuse(c, Code::UnknownConversation, effects)),
-                begin => self.start_loading(conversation, begin, queue, effects),
+                begin => self.start_loading(conversation, begin, queue, grown, effects),
             },
             Err(error) => queue.iter().for_each(|c| refuse(c, code_of(&error), effects)),
         }
         self.resume_later(now_ms, effects);
     }
 
-    /// Takes the answer to [`Effect::Scan`].
-    pub fn handle_scanned(
-        &mut self,
-        scan: &Scan,
-        found: Result<Found, StoreError>,
-        now_ms: u64,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Slot::Ready(state)) = self.slots.get_mut(&scan.conversation) else {
-            // Forgotten after a failed append; those who waited were refused then.
-            return;
-        };
-        let Some(deferred) = state.end_scan(&scan.sender) else {
-            return;
-        };
-        // Counted again by whatever it waits for next.
-        self.bytes -= deferred.iter().map(|(_, send)| size_of_send(send)).sum::<usize>();
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                let code = code_of(&error);
-                deferred.iter().for_each(|(o, s)| refuse_send(o.conn, s, code, effects));
-                return;
-            }
-        };
-        let before = effects.len();
-        for (origin, mut send) in deferred {
-            let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
-            let hit = found.iter().find(|(at, ..)| *at == key);
-            if let Some(&(_, seq, time_ms)) = hit {
-                effects.push(Effect::Ack(Ack {
-                    conn: origin.conn,
-                    client_msg_id: send.client_msg_id,
-                    conversation: scan.conversation,
-                    seq,
-                    time_ms,
-                }));
-                continue;
-            }
-            // What was looked for is known not to be there, so what is there is not read again
-            // even if others have written on meanwhile. The rest is looked for in turn.
-            if scan.keys.contains(&key) {
-                send.retry_after_seq = send.retry_after_seq.max(Some(scan.to));
-            }
-            self.send(scan.conversation, origin, send, now_ms, effects);
-        }
-        // All that waits behind the next scan of this device is looked for in the same pass.
-        if let Some(Slot::Ready(state)) = self.slots.get(&scan.conversation) {
-            for effect in &mut effects[before..] {
-                if let Effect::Scan(next) = effect {
-                    state.widen_scan(next);
-                }
-            }
-        }
-    }
-
-    /// Takes the outcome of [`Effect::Append`].
-    pub fn handle_appended(
-        &mut self,
-        conversation: ConversationId,
-        outcome: Result<(), AppendError>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
-            return;
-        };
-        match outcome {
-            Ok(()) => {
-                let freed = state.appended(conversation, effects);
-                self.bytes -= freed;
-                if let Some(append) = state.next_append(conversation) {
-                    effects.push(Effect::Append(append));
-                }
-            }
-            Err(AppendError::Conflict { .. }) => {
-                // Somebody else wrote: read again and number again whatever is not in the log.
-                let sends = self.forget(conversation).into_iter();
-                let queue = sends.map(|(origin, send)| Command::Send(origin, send)).collect();
-                self.start_loading(conversation, None, queue, effects);
-            }
-            Err(AppendError::Store(error)) => {
-                for (origin, send) in self.forget(conversation) {
-                    refuse_send(origin.conn, &send, code_of(&error), effects);
-                }
-            }
-        }
-    }
-
-    /// Cursors that the store does not have yet; [`Lane::handle_cursor_written`] takes the outcome.
-    pub fn take_cursor_updates(&mut self) -> Vec<CursorUpdate> {
-        let mut updates = Vec::new();
-        for conversation in std::mem::take(&mut self.dirty) {
-            if let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) {
-                updates.append(&mut state.take_updates(conversation));
-            }
-        }
-        updates
-    }
-
-    /// Takes the outcome of writing a cursor. Until then its conversation stays in memory, so that
-    /// nobody reads an older cursor from the store; if it was not written, it is written again.
-    pub fn handle_cursor_written(&mut self, update: &CursorUpdate, is_written: bool) {
-        let Some(Slot::Ready(state)) = self.slots.get_mut(&update.conversation) else {
-            return;
-        };
-        if is_written {
-            state.stored(update);
-        } else if state.list() {
-            self.dirty.push(update.conversation);
-        }
-    }
-
     /// Head and cursors, if the conversation is in memory; they are newer than the store's.
     pub fn peek(&self, conversation: ConversationId) -> Option<Peek> {
         match self.slots.get(&conversation)? {
             Slot::Ready(state) => Some(state.peek()),
-            Slot::Loading(_) => None,
+            Slot::Loading { .. } => None,
         }
     }
 
@@ -336,68 +238,14 @@ impl Lane {
                 self.send(conversation, origin, send, now_ms, effects);
             }
             Command::Cursor(origin, kind, seq) => {
-                if let Some(receipt) = state.raise(conversation, &origin, kind, seq) {
-                    effects.push(Effect::Receipt(receipt));
-                    if state.list() {
-                        self.dirty.push(conversation);
-                    }
-                }
+                self.raise(conversation, (origin, kind, seq), effects);
             }
             Command::TellIfPast(origin, seq) => {
-                let head = state.head();
+                let head = state.known();
                 if head > seq {
                     effects.push(Effect::Head(origin.conn, Mark { conversation, seq: head }));
                 }
             }
-        }
-    }
-
-    fn send(
-        &mut self,
-        conversation: ConversationId,
-        origin: Origin,
-        send: Send,
-        now_ms: u64,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
-            return;
-        };
-        let size = size_of_send(&send);
-        let full = self.bytes + size > self.config.max_bytes;
-        if let Some(deferred) = state.deferred(&origin) {
-            if full || deferred.len() >= self.config.max_waiting {
-                refuse_send(origin.conn, &send, Code::Overloaded, effects);
-            } else {
-                self.bytes += size;
-                deferred.push((origin, send));
-            }
-            return;
-        }
-        let key = Key::new(&origin.user, &origin.device, &send.client_msg_id);
-        if state.answer_known(conversation, key, &origin, &send, effects) {
-            return;
-        }
-        let from = send.retry_after_seq.map(|seq| seq.saturating_add(1));
-        if let Some(from) = from
-            && from < state.window_first()
-        {
-            if full {
-                refuse_send(origin.conn, &send, Code::Overloaded, effects);
-                return;
-            }
-            self.bytes += size;
-            effects.push(Effect::Scan(state.begin_scan(conversation, from, key, origin, send)));
-            return;
-        }
-        if full || state.waiting_len() >= self.config.max_waiting {
-            refuse_send(origin.conn, &send, Code::Overloaded, effects);
-            return;
-        }
-        self.bytes += size;
-        state.enqueue(key, origin, send, size, now_ms);
-        if let Some(append) = state.next_append(conversation) {
-            effects.push(Effect::Append(append));
         }
     }
 
@@ -416,24 +264,26 @@ impl Lane {
         conversation: ConversationId,
         begin: Option<Vec<UserId>>,
         queue: Vec<Command>,
+        grown: bool,
         effects: &mut Vec<Effect>,
     ) {
         self.loading += 1;
         self.bytes += queue.iter().map(size_of_command).sum::<usize>();
-        self.slots.insert(conversation, Slot::Loading(queue));
+        self.slots.insert(conversation, Slot::Loading { queue, grown });
         let tail = self.config.dedup_window;
         effects.push(Effect::Load(Load { conversation, begin, tail }));
     }
 
-    /// Drops a conversation's state; returns the sends that were not acknowledged, in order.
-    fn forget(&mut self, conversation: ConversationId) -> Vec<(Origin, Send)> {
+    /// Drops a conversation's state. Returns the commands that had no effect yet, in order.
+    fn forget(&mut self, conversation: ConversationId) -> Vec<Command> {
         let Some(Slot::Ready(state)) = self.slots.remove(&conversation) else {
             return Vec::new();
         };
         self.clock.retain(|id| *id != conversation);
-        let (sends, freed) = state.into_unacknowledged();
+        let (sends, freed, marks) = state.into_unacknowledged();
         self.bytes -= freed;
-        sends
+        let sends = sends.into_iter().map(|(origin, send)| Command::Send(origin, send));
+        sends.chain(self.keep_cursors(conversation, marks)).collect()
     }
 
     /// Forgets conversations that nobody has used since the hand last passed them. One whose
@@ -461,19 +311,6 @@ impl Lane {
                 self.clock.push_back(id);
             }
         }
-    }
-}
-
-/// A command whose conversation was not in memory when it came. While a first attempt waited, its
-/// client may have gone to another gateway and sent it again there, so it is looked for like a
-/// repetition, from the head that the client knew.
-fn kept_waiting(command: Command) -> Command {
-    match command {
-        Command::Send(origin, send) => {
-            let retry_after_seq = send.retry_after_seq.or(send.known_seq);
-            Command::Send(origin, Send { retry_after_seq, ..send })
-        }
-        other => other,
     }
 }
 

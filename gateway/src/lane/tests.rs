@@ -2,12 +2,16 @@
 //! order, appends fail, another gateway writes, the lane is lost and made anew. After each run
 //! the log and every answer are checked.
 
+mod bounds;
+mod cursors;
+mod second_writer;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use skein_protocol::{ClientMsgId, DeviceId, Seq};
-use skein_storage::{Append, CursorPair, Extent, Record};
+use skein_storage::{Append, AppendError, CursorPair, Extent, Record};
 
 use super::*;
 
@@ -50,6 +54,8 @@ enum Step {
     Evict,
     /// A cursor is raised.
     Cursor(usize, Seq),
+    /// Cursors are written, or the store refuses them.
+    Flush(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -62,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Crash),
         1 => Just(Step::Evict),
         1 => (0..DEVICES, 0..40u64).prop_map(|(d, s)| Step::Cursor(d, s)),
+        1 => any::<bool>().prop_map(Step::Flush),
     ]
 }
 
@@ -83,6 +90,8 @@ struct Model {
     sent: [Vec<Sent>; DEVICES],
     delivered: Vec<Seq>,
     cursors: HashMap<UserId, CursorPair>,
+    /// Delivered cursors that the lane has taken.
+    raised: HashMap<UserId, Seq>,
     foreign: usize,
 }
 
@@ -104,7 +113,7 @@ impl World {
             max_bytes: 1 << 20,
             max_waiting: 64,
             max_conversations: 1,
-            max_unwritten: 1,
+            max_unwritten: 4,
             max_loading: 4,
         })
     }
@@ -119,8 +128,7 @@ impl World {
             client_msg_id: sent.id.clone(),
             content_type: String::new(),
             payload: Bytes::from_static(b"x"),
-            retry_after_seq: repeat.then_some(sent.known_head),
-            known_seq: None,
+            after_seq: repeat.then_some(sent.known_head),
         };
         self.command(Command::Send(origin(device_no), send));
     }
@@ -142,8 +150,11 @@ impl World {
                 }
                 Effect::Receipt(receipt) => {
                     assert!(receipt.seq <= self.head(), "a cursor past the head");
+                    let raised = self.model.raised.entry(receipt.user).or_default();
+                    *raised = receipt.seq.max(*raised);
                 }
                 Effect::Refuse(..) | Effect::Head(..) => {}
+                Effect::Grown(mark, _) => assert_eq!(mark.seq, self.head(), "not the head"),
                 effect => self.model.open.push(effect),
             }
         }
@@ -182,9 +193,25 @@ impl World {
                 let outcome = if ok { self.append(append) } else { Err(refused().into()) };
                 self.lane.handle_appended(conversation(), outcome, &mut effects);
             }
+            Effect::Look(conversation) => {
+                let extent = Extent { first: 1, head: self.head() };
+                let extent = if ok { Ok(extent) } else { Err(refused()) };
+                self.lane.handle_looked(conversation, extent, &mut effects);
+            }
             _ => {}
         }
         self.take(effects);
+    }
+
+    fn flush(&mut self, ok: bool) {
+        for update in self.lane.take_cursor_updates() {
+            if ok {
+                let stored = self.model.cursors.entry(update.user.clone()).or_default();
+                stored.delivered = stored.delivered.max(update.to.delivered);
+                stored.read = stored.read.max(update.to.read);
+            }
+            self.lane.handle_cursor_written(&update, ok);
+        }
     }
 
     fn load(&mut self, load: Load) -> Option<Loaded> {
@@ -249,6 +276,7 @@ impl World {
             Step::Cursor(device_no, seq) => {
                 self.command(Command::Cursor(origin(device_no), CursorKind::Delivered, seq));
             }
+            Step::Flush(ok) => self.flush(ok),
         }
     }
 
@@ -287,6 +315,7 @@ impl World {
         }
         self.lane = Self::lane();
         self.model.delivered.clear();
+        self.model.raised.clear();
     }
 
     /// Serves everything and repeats what is not acknowledged until all is.
@@ -304,7 +333,7 @@ impl World {
                 }
             }
             if !open && self.model.open.is_empty() {
-                return;
+                return self.flush(true);
             }
         }
         panic!("something is never acknowledged");
@@ -324,6 +353,10 @@ impl World {
         assert_eq!(delivered.len(), self.model.delivered.len(), "pushed twice");
         assert!(self.model.delivered.is_sorted(), "pushed out of order");
         assert_eq!(self.lane.waiting_bytes(), 0, "bytes are counted for nothing");
+        for (user, raised) in &self.model.raised {
+            let stored = self.model.cursors.get(user).copied().unwrap_or_default();
+            assert!(stored.delivered >= *raised, "a cursor of {user} is lost");
+        }
     }
 }
 
@@ -425,118 +458,12 @@ fn a_stranger_and_an_unknown_conversation_are_refused() {
         client_msg_id: ClientMsgId::parse("e").unwrap(),
         content_type: String::new(),
         payload: Bytes::new(),
-        retry_after_seq: None,
-        known_seq: None,
+        after_seq: None,
     };
     let mut effects = Vec::new();
     world.lane.handle_command(conversation(), Command::Send(stranger, send), 0, &mut effects);
     let [Effect::Refuse(_, refusal)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(refusal.code, Code::UnknownConversation);
-}
-
-/// A message of 1,000 bytes to somebody.
-fn large(device_no: usize, to: &str, retry: Option<Seq>) -> (ConversationId, Command) {
-    let peer = UserId::parse(to).unwrap();
-    let origin = origin(device_no);
-    let conversation = ConversationId::one_to_one(&origin.user, &peer);
-    let send = Send {
-        target: Target::User(peer),
-        client_msg_id: ClientMsgId::parse("large").unwrap(),
-        content_type: String::new(),
-        payload: Bytes::from_static(&[b'x'; 1_000]),
-        retry_after_seq: retry,
-        known_seq: None,
-    };
-    (conversation, Command::Send(origin, send))
-}
-
-#[test]
-fn bytes_are_bounded_whatever_the_messages_wait_for() {
-    let fits = 5;
-    let mut lane = World::lane();
-    lane.config.max_bytes = fits * (1_000 + MESSAGE_OVERHEAD);
-    lane.config.max_loading = 100;
-    let mut effects = Vec::new();
-    for n in 0..20 {
-        // One conversation that is asked for again and again, and others.
-        let to = if n % 2 == 0 { "same".to_owned() } else { format!("user{n}") };
-        let (conversation, command) = large(0, &to, None);
-        lane.handle_command(conversation, command, 0, &mut effects);
-        assert!(lane.waiting_bytes() <= lane.config.max_bytes);
-    }
-    let refused = effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count();
-    assert_eq!(refused, 20 - fits);
-
-    // Behind a scan likewise.
-    let mut world = World::new(false);
-    late_repeat().into_iter().for_each(|step| world.step(step));
-    world.lane.config.max_bytes = world.lane.waiting_bytes() + fits * (1_000 + MESSAGE_OVERHEAD);
-    for _ in 0..20 {
-        world.command(large(0, "bob", None).1);
-        assert!(world.lane.waiting_bytes() <= world.lane.config.max_bytes);
-    }
-    world.settle();
-    assert_eq!(world.lane.waiting_bytes(), 0);
-}
-
-#[test]
-fn strange_cursors_leave_room_for_conversations_that_begin() {
-    let mut lane = World::lane();
-    let mut effects = Vec::new();
-    for n in 0..20 {
-        let mut id = [n; 16];
-        id[0] = 1;
-        let strange = ConversationId::parse(&id).unwrap();
-        let cursor = Command::Cursor(origin(0), CursorKind::Read, Seq::MAX);
-        lane.handle_command(strange, cursor, 0, &mut effects);
-    }
-    assert_eq!(effects.len(), lane.config.max_loading / 2);
-    effects.clear();
-    let (conversation, command) = large(0, "friend", None);
-    lane.handle_command(conversation, command, 0, &mut effects);
-    assert!(matches!(effects[..], [Effect::Load(_)]), "{effects:?}");
-}
-
-#[test]
-fn cursors_that_wait_for_a_conversation_are_counted_and_leave_room_for_messages() {
-    let mut lane = World::lane();
-    lane.config.max_bytes = 8 * (1_000 + MESSAGE_OVERHEAD);
-    lane.config.max_waiting = 1_000;
-    let mut effects = Vec::new();
-    let (conversation, command) = large(0, "friend", None);
-    lane.handle_command(conversation, command.clone(), 0, &mut effects);
-    for seq in 0..1_000 {
-        let cursor = Command::Cursor(origin(0), CursorKind::Read, seq);
-        lane.handle_command(conversation, cursor, 0, &mut effects);
-    }
-    let Some(Slot::Loading(queue)) = lane.slots.get(&conversation) else { panic!("not loading") };
-    assert!(queue.len() * size_of::<Command>() <= lane.config.max_bytes / 2, "{}", queue.len());
-    lane.handle_command(conversation, command, 0, &mut effects);
-    assert!(matches!(effects[..], [Effect::Load(_)]), "a message was refused: {effects:?}");
-    lane.handle_loaded(conversation, Ok(None), 0, &mut effects);
-    lane.handle_loaded(conversation, Err(StoreError::Unavailable("".into())), 0, &mut effects);
-    assert_eq!(lane.waiting_bytes(), 0);
-}
-
-#[test]
-fn what_was_loaded_is_not_forgotten_before_its_commands() {
-    let mut lane = World::lane();
-    let mut effects = Vec::new();
-    // Room for one conversation, and each has something in flight.
-    for (n, to) in ["one", "two", "three"].into_iter().enumerate() {
-        let (conversation, command) = large(0, to, None);
-        lane.handle_command(conversation, command, 0, &mut effects);
-        let loaded = Loaded {
-            members: vec![user(0), UserId::parse(to).unwrap()],
-            extent: Extent { first: 1, head: 0 },
-            tail: Vec::new(),
-            cursors: vec![CursorPair::default(); 2],
-        };
-        lane.handle_loaded(conversation, Ok(Some(loaded)), 0, &mut effects);
-        let count = |wanted: fn(&Effect) -> bool| effects.iter().filter(|e| wanted(e)).count();
-        assert_eq!(count(|e| matches!(e, Effect::Load(_))), n + 1, "loaded again");
-        assert_eq!(count(|e| matches!(e, Effect::Append(_))), n + 1);
-    }
 }
 
 #[test]
@@ -552,8 +479,7 @@ fn every_repeat_of_a_message_in_flight_is_answered_once() {
             client_msg_id: sent.id,
             content_type: String::new(),
             payload: Bytes::from_static(b"x"),
-            retry_after_seq: Some(sent.known_head),
-            known_seq: None,
+            after_seq: Some(sent.known_head),
         };
         let command = Command::Send(origin(0), send);
         world.lane.handle_command(conversation(), command, 0, &mut effects);
@@ -561,169 +487,4 @@ fn every_repeat_of_a_message_in_flight_is_answered_once() {
     world.lane.handle_appended(conversation(), Ok(()), &mut effects);
     let answer = |e: &&Effect| matches!(e, Effect::Ack(_) | Effect::Refuse(..));
     assert_eq!(effects.iter().filter(answer).count(), 10, "{effects:?}");
-}
-
-/// A lane with one loaded conversation of alice and bob, in which bob has read up to 3.
-fn read_up_to_three() -> Lane {
-    let mut lane = World::lane();
-    let mut effects = Vec::new();
-    let cursor = Command::Cursor(origin(1), CursorKind::Read, 3);
-    lane.handle_command(conversation(), cursor, 0, &mut effects);
-    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
-    assert!(matches!(effects[..], [Effect::Load(_), Effect::Receipt(_)]), "{effects:?}");
-    lane
-}
-
-fn up_to_five() -> Loaded {
-    Loaded {
-        members: vec![user(0), user(1)],
-        extent: Extent { first: 1, head: 5 },
-        tail: Vec::new(),
-        cursors: vec![CursorPair::default(); 2],
-    }
-}
-
-#[test]
-fn a_cursor_that_was_not_written_is_written_again() {
-    let mut lane = read_up_to_three();
-    let updates = lane.take_cursor_updates();
-    assert_eq!(updates.len(), 1);
-    assert!(lane.take_cursor_updates().is_empty(), "it is on its way");
-    lane.handle_cursor_written(&updates[0], false);
-    assert_eq!(lane.take_cursor_updates(), updates);
-    lane.handle_cursor_written(&updates[0], true);
-    assert!(lane.take_cursor_updates().is_empty());
-}
-
-#[test]
-fn a_cursor_on_its_way_to_the_store_keeps_its_conversation_in_memory() {
-    let mut lane = read_up_to_three();
-    let updates = lane.take_cursor_updates();
-    lane.config.max_conversations = 0;
-    let Some(Slot::Ready(state)) = lane.slots.get_mut(&conversation()) else { panic!() };
-    assert!(!state.may_be_forgotten(false) && !state.may_be_forgotten(false));
-    lane.handle_cursor_written(&updates[0], true);
-    lane.evict();
-    assert!(lane.peek(conversation()).is_none());
-    // The store takes no cursors: there is a bound all the same.
-    let mut lane = read_up_to_three();
-    lane.config.max_conversations = 0;
-    lane.evict();
-    assert!(lane.peek(conversation()).is_some());
-    lane.config.max_unwritten = 0;
-    lane.evict();
-    assert!(lane.peek(conversation()).is_none());
-}
-
-#[test]
-fn a_cursor_that_was_written_meanwhile_does_not_go_back() {
-    let mut lane = read_up_to_three();
-    let updates = lane.take_cursor_updates();
-    lane.forget(conversation());
-    let mut effects = Vec::new();
-    let head = Command::TellIfPast(origin(1), 0);
-    lane.handle_command(conversation(), head, 0, &mut effects);
-    // Read before the cursor was written.
-    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
-    lane.handle_cursor_written(&updates[0], true);
-    let cursors = lane.peek(conversation()).unwrap().cursors;
-    assert!(cursors.contains(&updates[0].to), "{cursors:?}");
-}
-
-#[test]
-fn a_cursor_that_finds_no_place_is_taken_up_when_there_is_one() {
-    let mut lane = World::lane();
-    lane.config.max_loading = 2;
-    let others = ConversationId::one_to_one(&user(0), &UserId::parse("carol").unwrap());
-    let mut effects = Vec::new();
-    for id in [conversation(), others] {
-        let cursor = Command::Cursor(origin(0), CursorKind::Read, 2);
-        lane.handle_command(id, cursor, 0, &mut effects);
-    }
-    let [Effect::Load(first)] = &effects[..] else { panic!("{effects:?}") };
-    assert_eq!(first.conversation, conversation(), "half of two places is one");
-    effects.clear();
-    lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
-    let second = |effect: &Effect| matches!(effect, Effect::Load(l) if l.conversation == others);
-    assert!(effects.iter().any(second), "{effects:?}");
-    lane.handle_loaded(others, Ok(None), 0, &mut effects);
-    assert_eq!(lane.waiting_bytes(), 0);
-}
-
-/// A first attempt of alice's to bob, whose device knew this head.
-fn first_attempt(known_seq: Option<Seq>) -> Command {
-    let send = Send {
-        target: Target::User(user(1)),
-        client_msg_id: ClientMsgId::parse("first").unwrap(),
-        content_type: String::new(),
-        payload: Bytes::from_static(b"x"),
-        retry_after_seq: None,
-        known_seq,
-    };
-    Command::Send(origin(0), send)
-}
-
-#[test]
-fn a_first_attempt_that_waited_for_its_conversation_is_looked_for_from_the_head_it_knew() {
-    // The log ends at 5 when it is loaded, and nothing of it is in the window.
-    for (known, from) in [(Some(2), Some(3)), (Some(5), None), (None, None)] {
-        let mut lane = World::lane();
-        let mut effects = Vec::new();
-        lane.handle_command(conversation(), first_attempt(known), 0, &mut effects);
-        effects.clear();
-        lane.handle_loaded(conversation(), Ok(Some(up_to_five())), 0, &mut effects);
-        match (&effects[..], from) {
-            ([Effect::Scan(scan)], Some(from)) => assert_eq!((scan.from, scan.to), (from, 5)),
-            ([Effect::Append(append)], None) => assert_eq!(append.first, 6),
-            _ => panic!("{known:?}: {effects:?}"),
-        }
-    }
-}
-
-#[test]
-fn what_waits_behind_a_scan_is_looked_for_too_when_somebody_else_has_written() {
-    let mut lane = read_up_to_three();
-    let mut effects = Vec::new();
-    // Bob's message is on its way when alice's device repeats one, and says another behind it.
-    let bob = Command::Send(origin(1), sent_by_bob());
-    lane.handle_command(conversation(), bob, 0, &mut effects);
-    let (_, repeat) = large(0, user(1).as_str(), Some(0));
-    lane.handle_command(conversation(), repeat, 0, &mut effects);
-    lane.handle_command(conversation(), first_attempt(None), 0, &mut effects);
-    assert!(matches!(effects[..], [Effect::Append(_), Effect::Scan(_)]), "{effects:?}");
-    effects.clear();
-    let conflict = Err(AppendError::Conflict { head: 9 });
-    lane.handle_appended(conversation(), conflict, &mut effects);
-    let loaded = Loaded { extent: Extent { first: 1, head: 9 }, ..up_to_five() };
-    lane.handle_loaded(conversation(), Ok(Some(loaded)), 0, &mut effects);
-    let scans: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Scan(scan) => Some((scan.sender.clone(), scan.from)),
-            _ => None,
-        })
-        .collect();
-    // Bob's from the head that was durable, alice's from what her device said; hers that waited
-    // comes behind it.
-    let sender = |n: usize| (origin(n).user, origin(n).device);
-    assert_eq!(scans, [(sender(1), 6), (sender(0), 1)]);
-    effects.clear();
-    let scan = Scan {
-        conversation: conversation(),
-        from: 1,
-        to: 9,
-        sender: sender(0),
-        keys: vec![Key::new(&user(0), &origin(0).device, &ClientMsgId::parse("large").unwrap())],
-    };
-    lane.handle_scanned(&scan, Ok(Vec::new()), 0, &mut effects);
-    let next = effects.iter().find_map(|effect| match effect {
-        Effect::Scan(scan) => Some(scan.from),
-        _ => None,
-    });
-    assert_eq!(next, Some(6), "{effects:?}");
-}
-
-fn sent_by_bob() -> Send {
-    let Command::Send(_, send) = first_attempt(None) else { unreachable!() };
-    Send { target: Target::User(user(0)), ..send }
 }

@@ -60,6 +60,10 @@ pub enum Effect {
     Receipt(Receipt),
     /// Tell one session that a conversation has grown to this head.
     Head(ConnId, Mark),
+    /// The same for all sessions of these users: another gateway has written on.
+    Grown(Mark, Arc<[UserId]>),
+    /// Read how far the log reaches, then call [`Lane::handle_looked`](super::Lane::handle_looked).
+    Look(ConversationId),
 }
 
 /// Asks for a conversation's state.
@@ -152,8 +156,6 @@ pub struct Receipt {
 /// What a loaded conversation knows.
 #[derive(Debug, Clone)]
 pub struct Peek {
-    /// Durable head.
-    pub head: Seq,
     /// Members in order of the cursors.
     pub members: Arc<[UserId]>,
     /// Their cursors.

@@ -86,6 +86,7 @@ impl Device {
     /// Starts the application with what is on its disk; returns the positions it starts from.
     pub(crate) fn start(
         &mut self,
+        gateways: usize,
         clock: Arc<Clock>,
         now: Instant,
         random: &mut Random,
@@ -119,7 +120,7 @@ impl Device {
         config.quic.stream_window = 3 << 10;
         config.quic.connection_window = 6 << 10;
         config.quic.idle_timeout = Some(Duration::from_secs(26));
-        let phone = Phone::new(rules, user, clock, random.fork(), now);
+        let phone = Phone::new(rules, user, gateways, clock, random.fork(), now);
         self.app =
             Some(SimShard::new(&config, 0, Seat::new(1), phone, now, random.seed()).unwrap());
         self.received.clear();

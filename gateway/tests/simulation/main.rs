@@ -12,6 +12,9 @@
 //! - cursors rise, never pass the head, and never say more than what was shown or read;
 //! - nobody is listed as online who is not connected.
 //!
+//! The same world also runs with two gateways that share a store and know nothing of each other:
+//! clients move between them, and each holds in memory what the other has changed meanwhile.
+//!
 //! A failure names its seed. `SKEIN_SIM_SEED=7` runs one seed, `SKEIN_SIM_SEEDS=5000` that many.
 //! The randomness inside QUIC and TLS is not drawn from the seed; what hangs on it, such as the
 //! length of a signature, seldom matters.
@@ -54,6 +57,9 @@ const TROUBLE: [&str; 7] = [
     "disconnected 123",
 ];
 
+/// The same where two gateways share a store.
+const TROUBLE_OF_TWO: [&str; 4] = ["gateways", "conflicts", "postponed 301", "held"];
+
 /// Whether rare things must have happened in so many lives.
 fn are_many(seeds: std::ops::Range<u64>) -> bool {
     seeds.end - seeds.start >= SEEDS
@@ -64,9 +70,9 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// One life; what was wrong in it, if anything.
-fn live(seed: u64, bug: Option<Bug>) -> Result<Tally, Wrong> {
+fn live(seed: u64, bug: Option<Bug>, gateways: usize) -> Result<Tally, Wrong> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, bug);
+        let mut world = World::new(seed, bug, gateways);
         world.live(STEPS).map(|()| world.oracle.tally)
     }));
     outcome.unwrap_or_else(|panic| {
@@ -78,25 +84,25 @@ fn live(seed: u64, bug: Option<Bug>) -> Result<Tally, Wrong> {
 
 /// What a planted bug shows within a few seeds. Only what was seen counts: a world that does not
 /// come to rest, or a panic, may have other reasons.
-fn sighting(bug: Bug) -> Option<String> {
-    (0..SEEDS_FOR_A_BUG).find_map(|seed| match live(seed, Some(bug)) {
+fn sighting(bug: Bug, gateways: usize) -> Option<String> {
+    (0..SEEDS_FOR_A_BUG).find_map(|seed| match live(seed, Some(bug), gateways) {
         Err(Wrong::Seen(what)) => Some(format!("seed {seed}: {what}")),
         _ => None,
     })
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_everybody_converges() {
+/// Many lives without a bug. Each kind of trouble must have been met.
+fn prove(gateways: usize, troubles: &[&str]) {
     let seeds = match variable("SKEIN_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("SKEIN_SIM_SEEDS").unwrap_or(SEEDS),
     };
     let mut tally = Tally::new();
     for seed in seeds.clone() {
-        match live(seed, None) {
+        match live(seed, None, gateways) {
             Ok(more) => more.into_iter().for_each(|(what, n)| *tally.entry(what).or_default() += n),
             Err(Wrong::Seen(what) | Wrong::NoRest(what) | Wrong::Panic(what)) => {
-                panic!("SKEIN_SIM_SEED={seed}: {what}");
+                panic!("SKEIN_SIM_SEED={seed}, {gateways} gateways: {what}");
             }
         }
     }
@@ -104,18 +110,38 @@ fn nothing_acknowledged_is_lost_and_everybody_converges() {
     let count = |what: &str| tally.get(what).copied().unwrap_or(0);
     assert!(count("acked") > 0 && count("shown") > count("acked"), "nothing happened");
     if are_many(seeds) {
-        for trouble in TROUBLE {
+        for trouble in troubles {
             assert!(count(trouble) > 0, "{trouble}: never, so nothing is known about it");
         }
     }
 }
 
-#[test]
-fn planted_bugs_are_seen() {
-    for bug in Bug::ALL {
-        match sighting(bug) {
+fn show(bugs: &[Bug], gateways: usize) {
+    for &bug in bugs {
+        match sighting(bug, gateways) {
             Some(what) => println!("{bug:?}: {}", what.lines().next().unwrap_or_default()),
             None => panic!("{bug:?} was not seen in {SEEDS_FOR_A_BUG} seeds"),
         }
     }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_everybody_converges() {
+    prove(1, &TROUBLE);
+}
+
+#[test]
+fn planted_bugs_are_seen() {
+    show(&Bug::ALL, 1);
+}
+
+/// Nobody has told the gateways which conversations are whose, so both serve all of them.
+#[test]
+fn two_gateways_may_share_a_store() {
+    prove(2, &TROUBLE_OF_TWO);
+}
+
+#[test]
+fn planted_bugs_are_seen_with_two_gateways() {
+    show(&Bug::OF_TWO, 2);
 }

@@ -58,7 +58,8 @@ pub(crate) struct Oracle {
     read_here: Vec<BTreeMap<ConversationId, Seq>>,
     /// Cursors on disk since the last crash.
     cursors: HashMap<(UserId, ConversationId), CursorPair>,
-    histories: HashMap<(usize, u64), HistoryRequest>,
+    /// With the heads of all logs at the time of the request.
+    histories: HashMap<(usize, u64), (HistoryRequest, BTreeMap<ConversationId, Seq>)>,
     /// The first thing that was wrong.
     pub(crate) wrong: Option<String>,
     /// How often what happened.
@@ -154,7 +155,7 @@ impl Oracle {
     }
 
     pub(crate) fn handle_asked(&mut self, device: usize, id: u64, request: HistoryRequest) {
-        self.histories.insert((device, id), request);
+        self.histories.insert((device, id), (request, self.checked.clone()));
     }
 
     /// The application was started with these positions.
@@ -292,12 +293,16 @@ impl Oracle {
         disk: &Disk,
     ) {
         let name = self.name(at);
-        let Some(asked) = self.histories.remove(&(at, request)) else {
+        let Some((asked, heads)) = self.histories.remove(&(at, request)) else {
             return self.fail(format!("{name}: history {request} was not asked for"));
         };
         let Target::User(with) = &asked.of else { return };
         let id = ConversationId::one_to_one(&self.devices[at].user, with);
-        self.require(head <= disk.head(id), || format!("{name}: history has head {head}"));
+        // A request that broke off may have heard nothing of the log.
+        let least = if is_end { heads.get(&id).copied().unwrap_or(0) } else { 0 };
+        self.require((least..=disk.head(id)).contains(&head), || {
+            format!("{name}: history has head {head}, and it was {least} before")
+        });
         let (from, to) = (asked.from.max(1), if asked.to == 0 { head } else { asked.to.min(head) });
         let all: Vec<Seq> = match asked.backward {
             false => (from..=to).collect(),
@@ -371,14 +376,8 @@ impl Oracle {
 
     // ---- the end
 
-    /// What keeps the world from being at rest: nothing, once everybody has everything and, if
-    /// `cursors`, the gateway knows so.
-    pub(crate) fn unsettled(
-        &self,
-        installations: &[u32],
-        cursors: bool,
-        disk: &Disk,
-    ) -> Option<String> {
+    /// A message that is neither acknowledged nor refused.
+    pub(crate) fn unanswered(&self, installations: &[u32]) -> Option<String> {
         for (id, sent) in &self.sent {
             let kept = sent.installation == installations[sent.device];
             // What an application has not heard before it was killed it is not told again.
@@ -388,6 +387,21 @@ impl Oracle {
             if kept && !done {
                 return Some(format!("{id} is not acknowledged"));
             }
+        }
+        None
+    }
+
+    /// What keeps the world from being at rest: nothing, once everybody has everything and, if
+    /// `cursors`, the gateway knows so.
+    pub(crate) fn unsettled(
+        &self,
+        installations: &[u32],
+        cursors: bool,
+        disk: &Disk,
+    ) -> Option<String> {
+        let unanswered = self.unanswered(installations);
+        if unanswered.is_some() {
+            return unanswered;
         }
         let mut all = self.conversations.iter();
         all.find_map(|(id, members)| {

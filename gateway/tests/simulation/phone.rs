@@ -28,6 +28,8 @@ pub(crate) struct Phone {
     /// The application does not take what it is given.
     pub(crate) lazy: bool,
     user: UserId,
+    /// How many gateways there are; it connects to any.
+    gateways: usize,
     clock: Arc<Clock>,
     random: Random,
     pub(crate) conn: Option<ConnId>,
@@ -47,6 +49,7 @@ impl Phone {
     pub(crate) fn new(
         rules: Client,
         user: UserId,
+        gateways: usize,
         clock: Arc<Clock>,
         random: Random,
         now: Instant,
@@ -56,6 +59,7 @@ impl Phone {
             heard: Vec::new(),
             lazy: false,
             user,
+            gateways,
             clock,
             random,
             conn: None,
@@ -285,7 +289,8 @@ impl Driver for Phone {
         self.last_turn = io.now();
         if self.connect_at.is_some_and(|at| at <= io.now()) {
             self.connect_at = None;
-            self.conn = Some(io.connect(process::address(), "localhost").unwrap());
+            let gateway = process::address(self.random.index(self.gateways));
+            self.conn = Some(io.connect(gateway, "localhost").unwrap());
         }
         self.pump(io);
     }

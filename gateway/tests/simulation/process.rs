@@ -20,15 +20,16 @@ use skein_transport::sim::{Seat, SimShard};
 use skein_transport::{ClientTls, EngineConfig, Keys, ServerTls, TlsOptions};
 
 use crate::random::Random;
-use crate::store::Disk;
+use crate::store::Seat as Store;
 
 pub(crate) const SHARDS: usize = 2;
 pub(crate) const MAX_PAYLOAD: usize = 3000;
 /// Sends of one session without an answer.
 const MAX_UNACKED: u32 = 4;
 
-pub(crate) fn address() -> SocketAddr {
-    ([10, 0, 0, 1], 7843).into()
+/// Where a gateway serves.
+pub(crate) fn address(gateway: usize) -> SocketAddr {
+    ([10, 0, 0, gateway as u8], 7843).into()
 }
 
 /// What outlives every process of a test: keys and certificates.
@@ -137,12 +138,13 @@ const FLUSH: Duration = Duration::from_millis(200);
 
 impl Process {
     pub(crate) fn start(
-        disk: Arc<Disk>,
+        gateway: usize,
+        store: Arc<Store>,
         clock: Arc<Clock>,
         now: Instant,
         mut random: Random,
     ) -> Self {
-        let config = engine_config(&mut random);
+        let config = engine_config(gateway, &mut random);
         let seats: Vec<_> = (0..SHARDS).map(|_| Seat::new(config.limits.mailbox)).collect();
         let host = Arc::new(SimHost { clock, spawned: Mutex::default() });
         // Sessions that wait for the shard's share send what they have in bursts.
@@ -156,7 +158,7 @@ impl Process {
                 slow_consumer_timeout: Duration::from_secs(8),
             },
             verifier: Verifier::from_config(&setup().auth).unwrap(),
-            store: disk,
+            store,
             registry: Registry::new(3),
             lanes: 2,
             lane: LaneConfig {
@@ -238,9 +240,10 @@ fn rules() -> Rules {
     }
 }
 
-fn engine_config(random: &mut Random) -> EngineConfig {
+fn engine_config(gateway: usize, random: &mut Random) -> EngineConfig {
     let setup = setup();
-    let mut config = EngineConfig::server(address(), setup.server_tls.clone(), setup.keys.clone());
+    let address = address(gateway);
+    let mut config = EngineConfig::server(address, setup.server_tls.clone(), setup.keys.clone());
     config.shards = SHARDS;
     config.limits.max_connections = 200;
     config.limits.outbox_bytes = 10 << 10;

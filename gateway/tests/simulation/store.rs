@@ -1,8 +1,13 @@
-//! The disk: the store in memory, whose reads take their time and may fail; and, where a test asks
-//! for it, one that breaks a promise.
+//! The disk: the store in memory, whose reads take their time and may fail, and whose appends wait
+//! until the world decides them; and, where a test asks for it, one that breaks a promise.
+//!
+//! Several gateways may share it. Each has a [`Seat`], so that the death of one takes only what is
+//! its own: nobody hears any more of its appends, which may still reach the log much later.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -36,9 +41,12 @@ pub(crate) enum Bug {
     CorruptedRead,
     /// A conversation is not listed for one of its members.
     LostIndex,
+    /// An append that comes too late takes the next numbers instead of failing.
+    Unconditional,
 }
 
 impl Bug {
+    /// Those that a single gateway brings to light.
     pub(crate) const ALL: [Bug; 8] = [
         Bug::AckBeforeDurable,
         Bug::TornBatch,
@@ -49,6 +57,10 @@ impl Bug {
         Bug::CorruptedRead,
         Bug::LostIndex,
     ];
+
+    /// Those that show when two gateways share a store.
+    pub(crate) const OF_TWO: [Bug; 3] =
+        [Bug::LostDeduplication, Bug::LostAppend, Bug::Unconditional];
 }
 
 pub(crate) struct Disk {
@@ -56,22 +68,115 @@ pub(crate) struct Disk {
     pub(crate) memory: MemoryStore,
     bug: Option<Bug>,
     trouble: Mutex<Trouble>,
+    /// Appends on their way, in the order of submission.
+    limbo: Mutex<VecDeque<Pending>>,
+    /// Appends that came too late.
+    pub(crate) conflicts: AtomicU64,
+    /// Appends that were held back.
+    pub(crate) held: AtomicU64,
 }
 
 struct Trouble {
     random: Random,
     failing_reads: u64,
+    /// So many percent of the appends are held back.
+    held: u64,
+}
+
+/// An append on its way.
+struct Pending {
+    gateway: usize,
+    append: Append,
+    index: usize,
+    /// `None`: whoever submitted it is gone, or was told already.
+    done: Option<Arc<dyn AppendSink>>,
+    /// Its outcome is long in coming.
+    held: bool,
 }
 
 impl Disk {
     pub(crate) fn new(random: Random, bug: Option<Bug>) -> Arc<Self> {
-        let trouble = Mutex::new(Trouble { random, failing_reads: 0 });
-        Arc::new(Self { memory: MemoryStore::manual(), bug, trouble })
+        let trouble = Mutex::new(Trouble { random, failing_reads: 0, held: 0 });
+        let (limbo, conflicts, held) = Default::default();
+        Arc::new(Self { memory: MemoryStore::new(), bug, trouble, limbo, conflicts, held })
+    }
+
+    /// The disk as one of the gateways has it.
+    pub(crate) fn seat(self: &Arc<Self>, gateway: usize) -> Arc<Seat> {
+        Arc::new(Seat { disk: self.clone(), gateway })
     }
 
     /// So many percent of the reads fail from now on.
     pub(crate) fn fail_reads(&self, percent: u64) {
         self.trouble.lock().unwrap().failing_reads = percent;
+    }
+
+    /// So many percent of the appends are held back from now on. Zero lets all of them go.
+    pub(crate) fn hold(&self, percent: u64) {
+        self.trouble.lock().unwrap().held = percent;
+        if percent == 0 {
+            self.limbo.lock().unwrap().iter_mut().for_each(|pending| pending.held = false);
+        }
+    }
+
+    /// Appends that can be decided.
+    pub(crate) fn waiting(&self) -> usize {
+        self.limbo.lock().unwrap().iter().filter(|pending| !pending.held).count()
+    }
+
+    /// Decides so many of the appends that are not held back, the oldest first, and tells whoever
+    /// waits for them.
+    pub(crate) fn commit(&self, count: usize) {
+        for _ in 0..count {
+            // A sink may well submit again: the lock is free by then.
+            let next = {
+                let mut limbo = self.limbo.lock().unwrap();
+                let place = limbo.iter().position(|pending| !pending.held);
+                place.and_then(|place| limbo.remove(place))
+            };
+            let Some(Pending { append, index, done, .. }) = next else { return };
+            self.decide(append, index, done);
+        }
+    }
+
+    fn decide(&self, mut append: Append, index: usize, done: Option<Arc<dyn AppendSink>>) {
+        if self.bug == Some(Bug::Unconditional) && append.first <= self.head(append.conversation) {
+            append.first = self.head(append.conversation) + 1;
+            for (record, seq) in append.records.iter_mut().zip(append.first..) {
+                record.seq = seq;
+            }
+        }
+        if append.first <= self.head(append.conversation) {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+        match done {
+            Some(done) => self.memory.submit(vec![append], Arc::new(At(index, done))),
+            None => self.memory.submit(vec![append], Arc::new(Nobody)),
+        }
+    }
+
+    /// `kill -9` of the only gateway, and of the machine with it: what waits is gone, except the
+    /// oldest append if that `reaches` the disk.
+    pub(crate) fn crash(&self, reaches: bool) {
+        let mut limbo = std::mem::take(&mut *self.limbo.lock().unwrap());
+        if reaches && let Some(Pending { append, .. }) = limbo.pop_front() {
+            self.memory.stop_at_next_append("killed", true);
+            self.memory.submit(vec![append], Arc::new(Nobody));
+        }
+        self.memory.crash();
+    }
+
+    /// `kill -9` of one gateway beside others. What it has on its way may be lost or not, and may
+    /// be late.
+    pub(crate) fn orphan(&self, gateway: usize) {
+        let random = &mut self.trouble.lock().unwrap().random;
+        let mut limbo = self.limbo.lock().unwrap();
+        limbo.retain_mut(|pending| {
+            if pending.gateway == gateway && pending.done.take().is_some() {
+                return random.chance(70);
+            }
+            true
+        });
     }
 
     /// What is durable.
@@ -92,7 +197,7 @@ impl Disk {
     /// How long a read takes before and after it looks, and whether it fails.
     fn draw(&self) -> (Pause, Pause, bool) {
         let mut trouble = self.trouble.lock().unwrap();
-        let Trouble { random, failing_reads } = &mut *trouble;
+        let Trouble { random, failing_reads, .. } = &mut *trouble;
         let mut pause = || Pause(if random.chance(30) { random.below(3) } else { 0 });
         let (before, after) = (pause(), pause());
         (before, after, random.chance(*failing_reads))
@@ -155,6 +260,16 @@ impl Future for Pause {
     }
 }
 
+/// Passes an outcome on under the place that its append had in the group.
+struct At(usize, Arc<dyn AppendSink>);
+
+impl AppendSink for At {
+    fn appended(&self, outcomes: Vec<(usize, Result<(), AppendError>)>) {
+        let outcomes = outcomes.into_iter().map(|(_, outcome)| (self.0, outcome));
+        self.1.appended(outcomes.collect());
+    }
+}
+
 /// Takes outcomes that were already reported.
 struct Nobody;
 
@@ -162,12 +277,33 @@ impl AppendSink for Nobody {
     fn appended(&self, _: Vec<(usize, Result<(), AppendError>)>) {}
 }
 
-impl MessageLog for Disk {
+/// The disk as one of the gateways has it.
+pub(crate) struct Seat {
+    disk: Arc<Disk>,
+    gateway: usize,
+}
+
+impl Seat {
+    fn put(&self, group: Vec<Append>, done: Option<Arc<dyn AppendSink>>) {
+        for (index, append) in group.into_iter().enumerate() {
+            let held = {
+                let Trouble { random, held, .. } = &mut *self.disk.trouble.lock().unwrap();
+                random.chance(*held)
+            };
+            self.disk.held.fetch_add(held.into(), Ordering::Relaxed);
+            let (gateway, done) = (self.gateway, done.clone());
+            let pending = Pending { gateway, append, index, done, held };
+            self.disk.limbo.lock().unwrap().push_back(pending);
+        }
+    }
+}
+
+impl MessageLog for Seat {
     fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
         let all_well = (0..group.len()).map(|place| (place, Ok(()))).collect();
-        match self.bug {
+        match self.disk.bug {
             Some(Bug::AckBeforeDurable) => {
-                self.memory.submit(group, Arc::new(Nobody));
+                self.put(group, None);
                 done.appended(all_well);
             }
             Some(Bug::TornBatch) => {
@@ -175,19 +311,19 @@ impl MessageLog for Disk {
                     records: append.records.into_iter().take(1).collect(),
                     ..append
                 });
-                self.memory.submit(torn.collect(), done);
+                self.put(torn.collect(), Some(done));
             }
-            Some(Bug::LostAppend) if group.iter().any(|append| Self::hits(append.first)) => {
-                let kept = group.into_iter().filter(|append| !Self::hits(append.first));
-                self.memory.submit(kept.collect(), Arc::new(Nobody));
+            Some(Bug::LostAppend) if group.iter().any(|append| Disk::hits(append.first)) => {
+                let kept = group.into_iter().filter(|append| !Disk::hits(append.first));
+                self.put(kept.collect(), None);
                 done.appended(all_well);
             }
-            _ => self.memory.submit(group, done),
+            _ => self.put(group, Some(done)),
         }
     }
 
     fn extent(&self, id: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.slowly(move |memory| memory.extent(id))
+        self.disk.slowly(move |memory| memory.extent(id))
     }
 
     fn read(
@@ -197,17 +333,17 @@ impl MessageLog for Disk {
         direction: Direction,
         page: Page,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        let read = self.slowly(move |memory| memory.read(id, range, direction, page));
-        Box::pin(async move { Ok(self.altered(read.await?, page)) })
+        let read = self.disk.slowly(move |memory| memory.read(id, range, direction, page));
+        Box::pin(async move { Ok(self.disk.altered(read.await?, page)) })
     }
 }
 
-impl Cursors for Disk {
+impl Cursors for Seat {
     fn advance(&self, mut updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
-        if self.bug == Some(Bug::CursorAhead) {
+        if self.disk.bug == Some(Bug::CursorAhead) {
             updates.iter_mut().for_each(|update| update.to.delivered += 3);
         }
-        self.memory.advance(updates)
+        self.disk.memory.advance(updates)
     }
 
     fn cursors(
@@ -215,27 +351,27 @@ impl Cursors for Disk {
         user: UserId,
         id: ConversationId,
     ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
-        self.slowly(move |memory| memory.cursors(user, id))
+        self.disk.slowly(move |memory| memory.cursors(user, id))
     }
 }
 
-impl ConversationIndex for Disk {
+impl ConversationIndex for Seat {
     fn begin(
         &self,
         id: ConversationId,
         mut members: Vec<UserId>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        if self.bug == Some(Bug::LostIndex) && members.len() > 1 {
+        if self.disk.bug == Some(Bug::LostIndex) && members.len() > 1 {
             members.pop();
         }
-        self.slowly(move |memory| memory.begin(id, members))
+        self.disk.slowly(move |memory| memory.begin(id, members))
     }
 
     fn members(
         &self,
         id: ConversationId,
     ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
-        self.slowly(move |memory| memory.members(id))
+        self.disk.slowly(move |memory| memory.members(id))
     }
 
     fn conversations(
@@ -244,16 +380,16 @@ impl ConversationIndex for Disk {
         after: Option<ConversationId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
-        self.slowly(move |memory| memory.conversations(user, after, limit))
+        self.disk.slowly(move |memory| memory.conversations(user, after, limit))
     }
 }
 
-impl Store for Disk {
+impl Store for Seat {
     fn epoch(&self) -> u64 {
-        self.memory.epoch()
+        self.disk.memory.epoch()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.memory.close()
+        self.disk.memory.close()
     }
 }

@@ -14,8 +14,8 @@
 //!
 //! **Repeats.** Each repeat names the head that was known before the first attempt
 //! (`retry_after_seq`): the message cannot have a number at or below it, so the gateway looks for
-//! the id above it, in the log if need be. The first attempt names that head as `known_seq`, for a
-//! gateway that has to keep it waiting while the next attempt may already go elsewhere.
+//! the id above it, in the log if need be. The first attempt names that head as `known_seq`: it may
+//! lie unread in one gateway while the next attempt goes to another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -179,7 +179,7 @@ impl Outbox {
         let entry = self.entries.get_mut(&place)?;
         let retry_after_seq = entry.after;
         let after = *entry.after.get_or_insert_with(|| entry.conversation.map_or(0, head));
-        let known_seq = (retry_after_seq.is_none() && after > 0).then_some(after);
+        let known_seq = retry_after_seq.is_none().then_some(after);
         let frame = wire::Send {
             target: Some(match &entry.to {
                 Target::User(user) => wire::send::Target::ToUser(user.to_string()),
@@ -366,6 +366,22 @@ mod tests {
         assert_eq!(drain(&mut outbox, now, 2), ["a>7", "b>7"]);
         outbox.settle(&id("b"));
         assert_eq!(drain(&mut outbox, now, 2), ["c"]);
+    }
+
+    #[test]
+    fn every_attempt_names_the_head_that_was_known_at_the_first() {
+        let now = Instant::now();
+        for known in [0, 7] {
+            let mut outbox = filled(&[("a", "a")]);
+            let mut next = |head| {
+                let send = outbox.next_send(now, 1, Duration::from_secs(10), |_| head).unwrap();
+                outbox.handle_disconnected();
+                (send.known_seq, send.retry_after_seq)
+            };
+            assert_eq!(next(known), (Some(known), None));
+            assert_eq!(next(9), (None, Some(known)));
+            assert_eq!(next(10), (None, Some(known)));
+        }
     }
 
     #[test]

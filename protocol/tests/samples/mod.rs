@@ -77,6 +77,17 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
             }),
         ),
         (
+            "send.first",
+            Kind::Send(Send {
+                client_msg_id: "m-1".into(),
+                content_type: String::new(),
+                payload: message().payload,
+                retry_after_seq: None,
+                known_seq: Some(0),
+                target: Some(send::Target::ToUser("bob".into())),
+            }),
+        ),
+        (
             "send.known",
             Kind::Send(Send {
                 client_msg_id: "m-1".into(),

@@ -1,0 +1,237 @@
+//! What goes wrong, and what people do meanwhile.
+
+use std::time::Duration;
+
+use skein_protocol::client::{HistoryRequest, Origin, Outgoing, SendError, Target};
+use skein_protocol::{ClientMsgId, UserId};
+use skein_storage::StoreError;
+
+use super::{DEVICES, Plan, Site, World};
+use crate::net::Weather;
+use crate::process::{MAX_PAYLOAD, SHARDS};
+
+impl World {
+    pub(super) fn trouble(&mut self) {
+        let at = self.random.index(DEVICES.len());
+        let now = self.now;
+        let what = self.random.below(1000);
+        if what >= 610 {
+            self.tell(|| format!("trouble {what} for device {at}"));
+        }
+        match what {
+            0..480 => self.send(at),
+            480..560 => self.read(at),
+            560..610 => self.ask_history(at),
+            610..660 => {
+                let address = &mut self.devices[at].address;
+                address.set_port(address.port() + 1);
+            }
+            660..700 => self.devices[at].cut_until = now + self.random.millis(40_000),
+            700..740 => self.devices[at].frozen_until = now + self.random.millis(40_000),
+            740..780 => self.stop_listening(at),
+            780..830 => self.kill(at, false),
+            830..840 => self.kill(at, true),
+            840..855 => {
+                let gateway = self.random.index(self.gateways.len());
+                self.crash(gateway);
+            }
+            855..860 => self.drain(),
+            860..900 => self.stall(),
+            900..925 => self.commit_millis = [1, 10, 300, 6000][self.random.index(4)],
+            925..945 => {
+                let count = 1 + self.random.index(4);
+                let error = StoreError::Unavailable("simulated".into());
+                self.disk.memory.fail_next_appends(count, &error);
+            }
+            945..955 if self.gateways.len() > 1 => {
+                self.disk.hold([5, 20, 100][self.random.index(3)]);
+                let delay = self.random.millis(30_000);
+                self.plan(delay, Plan::Release);
+            }
+            945..955 => {
+                let survives = self.random.chance(50);
+                self.disk.memory.stop_at_next_append("simulated", survives);
+                // An operator notices, some time.
+                let notice = self.random.millis(8000);
+                self.plan(notice, Plan::OperatorComes);
+            }
+            955..970 => {
+                let percent = [0, 10, 60][self.random.index(3)];
+                self.disk.fail_reads(percent);
+            }
+            _ => self.net.weather = Weather::any(&mut self.random),
+        }
+    }
+
+    fn send(&mut self, at: usize) {
+        let count = if self.random.chance(20) { 8 } else { 1 };
+        let users = ["ann", "bob", "cy"];
+        let to = UserId::parse(users[self.random.index(3)]).unwrap();
+        for _ in 0..count {
+            self.send_one(at, &to);
+        }
+    }
+
+    fn send_one(&mut self, at: usize, to: &UserId) {
+        self.messages += 1;
+        let id = format!("m{}-{}", self.messages, self.devices[at].who.device);
+        let too_large = self.random.chance(1);
+        let len = match self.random.below(10) {
+            _ if too_large => MAX_PAYLOAD + 1,
+            0..3 => MAX_PAYLOAD - 20,
+            _ => 40,
+        };
+        let payload = bytes::Bytes::from(format!("{id} to {to} {:len$}", ""));
+        let payload = payload.slice(..len);
+        let device = &mut self.devices[at];
+        let Some(app) = &mut device.app else { return };
+        let target = Target::User(to.clone());
+        let message = Outgoing {
+            id: ClientMsgId::parse(&id).unwrap(),
+            to: target.clone(),
+            content_type: String::new(),
+            payload: payload.clone(),
+            origin: Origin::Fresh,
+        };
+        let (taken, after) = app.act(|phone, _| {
+            let after = phone.rules.known_head(&target);
+            (phone.rules.send(message.clone()), after)
+        });
+        match taken {
+            Ok(()) => {
+                let kept = Outgoing { origin: Origin::MaybeSent { after }, ..message };
+                device.flash.outbox.push(kept);
+                let installation = device.installation;
+                self.oracle.handle_sent(at, installation, &id, to, payload, too_large);
+            }
+            Err(SendError::TooLarge { .. }) if too_large => {}
+            Err(error) => self.oracle.fail(format!("a send is not taken: {error}")),
+        }
+        self.turn_app(at);
+    }
+
+    fn read(&mut self, at: usize) {
+        let seen = self.oracle.seen(at);
+        let Some((&id, &seq)) = seen.iter().nth(self.random.index(seen.len())) else { return };
+        let Some(app) = &mut self.devices[at].app else { return };
+        let seq = 1 + self.random.below(seq);
+        app.act(|phone, _| phone.rules.mark_read(id, seq));
+        self.oracle.handle_read(at, id, seq);
+        self.turn_app(at);
+    }
+
+    fn ask_history(&mut self, at: usize) {
+        let users = ["ann", "bob", "cy"];
+        let with = UserId::parse(users[self.random.index(3)]).unwrap();
+        let request = HistoryRequest {
+            of: Target::User(with),
+            from: self.random.below(10),
+            to: if self.random.chance(50) { 0 } else { 3 + self.random.below(30) },
+            backward: self.random.chance(50),
+            limit: self.random.below(8) as u32,
+        };
+        let Some(app) = &mut self.devices[at].app else { return };
+        let id = app.act(|phone, _| phone.rules.request_history(request.clone()));
+        if let Some(id) = id {
+            self.oracle.handle_asked(at, id, request);
+        }
+        self.turn_app(at);
+    }
+
+    fn stop_listening(&mut self, at: usize) {
+        let Some(app) = &mut self.devices[at].app else { return };
+        app.act(|phone, _| phone.lazy = true);
+        let delay = self.random.millis(30_000);
+        self.plan(delay, Plan::Attend(at));
+    }
+
+    fn kill(&mut self, at: usize, wiped: bool) {
+        if self.devices[at].app.is_none() {
+            return;
+        }
+        match wiped {
+            true => self.devices[at].wipe(),
+            false => self.devices[at].kill(&mut self.random),
+        }
+        let delay = self.random.millis(3000);
+        self.plan(delay, Plan::StartApp(at));
+    }
+
+    /// `kill -9` of a gateway.
+    pub(super) fn crash(&mut self, gateway: usize) {
+        let site = &self.gateways[gateway];
+        if self.gateways.len() == 1 && site.process.is_some() && self.disk.waiting() > 0 {
+            // The last append may have reached the disk, and nobody was told.
+            let reaches = self.random.chance(50);
+            self.disk.crash(reaches);
+        }
+        self.stop_process(gateway);
+    }
+
+    pub(super) fn stop_process(&mut self, gateway: usize) {
+        self.count_process(gateway);
+        if self.gateways[gateway].process.take().is_none() {
+            return;
+        }
+        if self.gateways.len() > 1 {
+            self.disk.orphan(gateway);
+        } else {
+            self.disk.crash(false);
+            self.oracle.handle_crash();
+        }
+        let delay = self.random.millis(4000);
+        self.plan(delay, Plan::StartGateway(gateway));
+    }
+
+    /// Takes the counters of the process over.
+    pub(super) fn count_process(&mut self, gateway: usize) {
+        let Some(process) = &self.gateways[gateway].process else { return };
+        for shard in &process.shards {
+            let stats = shard.shard.stats();
+            self.oracle.count("mail lost", stats.mailbox_full);
+            self.oracle.count("outbox full", stats.outbox_full);
+            self.oracle.count("connections closed", stats.closed);
+        }
+        self.oracle.count("gateways", 1);
+    }
+
+    /// A stop that was asked for.
+    fn drain(&mut self) {
+        let gateway = self.random.index(self.gateways.len());
+        let Site { process: Some(process), started } = &self.gateways[gateway] else { return };
+        process.hub.broadcast(|| {
+            skein_gateway::mail::Mail::Drain(skein_gateway::mail::Drain {
+                reconnect_spread_ms: 500,
+            })
+        });
+        let plan = Plan::DrainEnds(gateway, *started);
+        let delay = self.random.millis(3000);
+        self.plan(delay, plan);
+    }
+
+    /// A thread of a gateway does not run for a while: long enough, at times, for its clients to
+    /// send again elsewhere what it has not read yet.
+    fn stall(&mut self) {
+        let most = if self.random.chance(30) { 12_000 } else { 1500 };
+        let until = self.now + self.random.millis(most);
+        let gateway = self.random.index(self.gateways.len());
+        if let Some(process) = &mut self.gateways[gateway].process {
+            process.shards[self.random.index(SHARDS)].stalled_until = until;
+        }
+    }
+
+    /// All trouble is over.
+    pub(super) fn heal(&mut self) {
+        self.net.weather = Weather::default();
+        self.disk.fail_reads(0);
+        self.disk.hold(0);
+        self.commit_millis = 4;
+        for device in &mut self.devices {
+            device.cut_until = self.now;
+            device.frozen_until = self.now;
+        }
+        for at in 0..DEVICES.len() {
+            self.plan(Duration::ZERO, Plan::Attend(at));
+        }
+    }
+}
