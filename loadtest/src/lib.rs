@@ -12,6 +12,7 @@ mod nearest;
 #[cfg(test)]
 mod sample;
 
+pub mod cli;
 pub mod clock;
 pub mod doctor;
 pub mod exit;
@@ -21,5 +22,6 @@ pub mod outcome;
 pub mod packed;
 pub mod plan;
 pub mod record;
+pub mod scenario;
 pub mod schedule;
 pub mod verify;

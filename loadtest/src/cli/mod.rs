@@ -1,0 +1,84 @@
+//! The command line of `skein-load`: what the user types becomes a call into the library, what
+//! comes back becomes text and an exit status.
+//!
+//! Standard output carries what the user reads or pipes on; progress and errors go to standard
+//! error. Each command is a file of its own; the flags of the ready scenarios come from the list of
+//! keys.
+
+mod doctor;
+mod output;
+mod scenario;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::exit::{self, Exit, Failure};
+use crate::scenario::Program;
+
+const EXAMPLES: &str = "\
+Try it, with a gateway that is started for the purpose:
+  skein-load chat --spawn-gateway --pairs 1000 --rate 2000 --for 30s --report DIR
+
+How many users does my gateway hold, at which latency, and why not more?
+  skein-load doctor --connections 200000          is this machine fit for it?
+  skein-load hold --connections 200000 --for 2m   what does a session cost?
+  skein-load ramp --start 2000                    where is the knee?
+  skein-load compare BEFORE AFTER                 what has changed?";
+
+/// Load on a Skein gateway, from one connection to a million, with figures that can be trusted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "skein-load",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = help_end(EXAMPLES)
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Commands beside the scenarios.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check this machine's limits, and print the commands that mend them.
+    #[command(display_order = 20)]
+    Doctor(doctor::Args),
+}
+
+/// Runs the command that the arguments of the process ask for.
+pub fn run() -> ExitCode {
+    match execute(&command().get_matches()) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::tell(&failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn execute(matches: &clap::ArgMatches) -> Result<Exit, Failure> {
+    match matches.subcommand() {
+        Some(("run", own)) => return scenario::run(None, own),
+        Some((name, own)) if Program::find(name).is_some() => {
+            return scenario::run(Program::find(name), own);
+        }
+        _ => {}
+    }
+    match Cli::from_arg_matches(matches) {
+        Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
+        Err(error) => error.exit(),
+    }
+}
+
+fn command() -> clap::Command {
+    let presets = Program::ALL.into_iter().map(scenario::preset);
+    Cli::command().subcommand(scenario::from_file()).subcommands(presets)
+}
+
+/// What stands below the flags: examples, then exit statuses.
+fn help_end(examples: &str) -> String {
+    format!("{examples}\n\n{}", exit::HELP)
+}
