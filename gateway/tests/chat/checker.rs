@@ -171,14 +171,28 @@ impl Checker {
         }
     }
 
-    /// What is missing for an orderly end; `None` if nothing is.
-    pub fn unsettled(&self) -> Option<String> {
-        for (text, sent) in &self.sent {
+    /// Now, for [`Checker::waiting_since`].
+    pub fn mark(&self) -> u64 {
+        self.sent.len() as u64
+    }
+
+    /// A message that was accepted before `mark` and is not acknowledged.
+    pub fn waiting_since(&self, mark: u64) -> Option<String> {
+        let old = self.sent.iter().filter(|(_, sent)| sent.accepted && sent.order.1 < mark);
+        let mut waiting = old.filter(|(_, sent)| {
             let message = sent.name.as_ref().map(|name| &self.messages[name]);
             let done = |m: &Message| m.acked || (sent.orphaned && m.at.is_some());
-            if sent.accepted && !message.is_some_and(done) {
-                return Some(format!("{text:?} of {} is not acknowledged", sent.device));
-            }
+            !message.is_some_and(done)
+        });
+        let (text, sent) = waiting.next()?;
+        Some(format!("{text:?} of {} is not acknowledged", sent.device))
+    }
+
+    /// What is missing for an orderly end; `None` if nothing is.
+    pub fn unsettled(&self) -> Option<String> {
+        let waiting = self.waiting_since(u64::MAX);
+        if waiting.is_some() {
+            return waiting;
         }
         for (conversation, head) in self.known() {
             for device in self.starts.keys() {
@@ -254,7 +268,8 @@ impl Checker {
         &self.postponed
     }
 
-    fn report(&mut self, kind: Kind, what: String) {
+    /// Whoever looks from outside has seen a broken promise too.
+    pub fn report(&mut self, kind: Kind, what: String) {
         let count = self.counts.entry(kind).or_default();
         *count += 1;
         if *count <= KEPT as u64 {

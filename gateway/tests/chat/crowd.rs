@@ -126,6 +126,11 @@ impl Crowd {
         self.apps.iter().for_each(App::hush);
     }
 
+    /// All go on talking.
+    pub fn unhush(&self) {
+        self.apps.iter().for_each(App::unhush);
+    }
+
     /// Nobody says anything new: everything that was begun must come to its end within `patience`.
     /// `unfinished` tells what else is not yet as it must be.
     pub fn settle(&mut self, patience: Duration, mut unfinished: impl FnMut() -> Option<String>) {

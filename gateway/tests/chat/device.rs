@@ -98,6 +98,11 @@ impl App {
         self.quiet.send_replace(true);
     }
 
+    /// It goes on talking.
+    pub fn unhush(&self) {
+        self.quiet.send_replace(false);
+    }
+
     fn run(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -88,7 +88,7 @@ impl<'a> Act<'a> {
         let switches = Vec::new();
         let mut act =
             Self { site, rng, crowd, gateways, switches, moves: 0, runtime, _folder: folder };
-        act.meet(Crowd::come);
+        act.meet(|crowd, server| crowd.come(server));
         act
     }
 
@@ -166,14 +166,9 @@ impl<'a> Act<'a> {
         }
     }
 
-    /// SIGKILL and a new start; its devices wait for it or find another.
-    pub fn kill_gateway(&mut self, at: usize) {
-        self.gateways.kill(at);
-    }
-
+    /// It starts again; its devices are led to it, unless they have found another.
     pub fn restart_gateway(&mut self, at: usize) {
-        let old: Vec<SocketAddr> =
-            self.switches.iter().map(Switch::leads_to).collect();
+        let old: Vec<SocketAddr> = self.switches.iter().map(Switch::leads_to).collect();
         self.gateways.restart(at, &mut self.rng);
         let alive: Vec<SocketAddr> =
             self.gateways.alive().into_iter().filter_map(|at| self.gateways.address(at)).collect();
@@ -237,7 +232,7 @@ impl<'a> Act<'a> {
     /// A device that has nothing yet joins each user; then nobody says anything new: everything
     /// must come to its end.
     pub fn settle(&mut self) {
-        self.meet(Crowd::add_newcomers);
+        self.meet(|crowd, server| crowd.add_newcomers(server));
         self.crowd.hush();
         let unsettled = |act: &mut Self| act.crowd.record.with(|checker| checker.unsettled());
         self.live(PATIENCE, |act| unsettled(act).is_none());
@@ -257,6 +252,17 @@ impl<'a> Act<'a> {
             });
         }
         self.crowd.record.with(|checker| checker.finish(missing));
+    }
+
+    /// Nobody says anything for a while: then all know what was said before.
+    pub fn fall_silent(&mut self, patience: Duration) {
+        self.crowd.hush();
+        let unsettled = |act: &mut Self| act.crowd.record.with(|checker| checker.unsettled());
+        self.live(patience, |act| unsettled(act).is_none());
+        if let Some(what) = unsettled(self) {
+            self.crowd.record.with(|checker| checker.report(Kind::Unsettled, what));
+        }
+        self.crowd.unhush();
     }
 
     /// What fresh clients of all users miss of cursors.

@@ -77,18 +77,8 @@ impl Gateway {
 
     fn command(data: &Path, options: &Options) -> Command {
         let listen = options.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SKEIN_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = program(options);
         command.args(["serve", "--data"]).arg(data).args(["--listen", &listen.to_string()]);
-        command.env("SKEIN_STORE__RESERVE_BYTES", "16MiB");
-        command.env("SKEIN_LOG", std::env::var("TEST_GATEWAY_LOG").unwrap_or("warn".into()));
-        for (name, value) in &options.env {
-            command.env(name, value);
-        }
         std::fs::create_dir_all(data).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(data.join(LOG)).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
@@ -157,8 +147,29 @@ impl Drop for Gateway {
     }
 }
 
+/// The program with the environment of these options and none of our own.
+fn program(options: &Options) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SKEIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("SKEIN_STORE__RESERVE_BYTES", "16MiB");
+    command.env("SKEIN_LOG", std::env::var("TEST_GATEWAY_LOG").unwrap_or("warn".into()));
+    for (name, value) in &options.env {
+        command.env(name, value);
+    }
+    command
+}
+
+/// Runs the program to its end.
+pub fn skein(arguments: &[&str], options: &Options) -> std::process::Output {
+    program(options).args(arguments).output().unwrap()
+}
+
 /// Standard error of the gateways, in their folder.
-const LOG: &str = "stderr.log";
+pub const LOG: &str = "stderr.log";
 
 fn log_of(data: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(data.join(LOG)).unwrap_or_default()).into_owned()
