@@ -11,7 +11,7 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -39,6 +39,15 @@ pub(crate) const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
 /// most, and the rest is left to loads and pages. Scans take turns step by step, so that a short
 /// one does not wait for the end of long ones.
 const SCAN_STEPS: usize = 2;
+
+/// How often [`Hub::tick`] is to be called: as exactly as anybody needs to be told that the store
+/// does not answer.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// A length of time in ticks; at least one.
+pub fn ticks(time: Duration) -> u32 {
+    time.as_millis().div_ceil(TICK.as_millis()).clamp(1, u32::MAX.into()) as u32
+}
 
 /// Time and background work, passed in so that a simulation can own both.
 pub trait Host: Send + Sync + 'static {
@@ -140,6 +149,15 @@ impl Hub {
         // Nearly all turns bring few commands, so one lock a command is cheaper than sorting.
         for (conversation, command) in commands {
             self.lane(conversation).handle_command(conversation, command, now_ms, &mut effects);
+        }
+        self.carry_out(effects);
+    }
+
+    /// Time moves on; to be called every [`TICK`]. Who has waited too long for the store is told so.
+    pub fn tick(self: &Arc<Self>) {
+        let mut effects = Vec::new();
+        for lane in &self.lanes {
+            lock(lane).handle_tick(&mut effects);
         }
         self.carry_out(effects);
     }

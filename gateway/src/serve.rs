@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, StoreKind};
 use crate::driver::Gateway;
-use crate::hub::{Host, Hub, HubParts, SessionLimits};
+use crate::hub::{Host, Hub, HubParts, SessionLimits, TICK, ticks};
 use crate::lane::LaneConfig;
 use crate::launch::Launch;
 use crate::mail::{Drain, Mail};
@@ -104,6 +104,7 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         bound.start(move |shard| Gateway::new(hub.clone(), shard))?
     };
     runtime.spawn(flush_cursors(hub.clone()));
+    runtime.spawn(tick(hub.clone()));
     tracing::info!(address = %engine.local_addr(), "serving");
     ready.serves(engine.local_addr());
     let stopped = runtime.block_on(async {
@@ -211,6 +212,7 @@ fn parts(
             max_conversations: MAX_CONVERSATIONS.div_ceil(lanes),
             max_unwritten: MAX_CONVERSATIONS.div_ceil(lanes),
             max_loading: MAX_LOADING.div_ceil(lanes),
+            patience: ticks(config.store.patience),
         },
         host,
         mailboxes,
@@ -228,6 +230,16 @@ fn rules(config: &Config) -> Rules {
         },
         heartbeat_interval: config.session.heartbeat_interval,
         hello_timeout: config.session.hello_timeout,
+    }
+}
+
+async fn tick(hub: Arc<Hub>) {
+    let mut tick = tokio::time::interval(TICK);
+    // A machine that was asleep is not the store's delay.
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        hub.tick();
     }
 }
 

@@ -456,6 +456,49 @@ fn what_was_under_way_is_sent_first_thing_on_the_next_connection() {
 }
 
 #[test]
+fn what_the_store_does_not_answer_is_sent_again_with_its_mark() {
+    let mut pair = Pair::live();
+    pair.client.send(outgoing("a")).unwrap();
+    pair.client.send(outgoing("behind")).unwrap();
+    let mut waited = Duration::ZERO;
+    for attempt in 0..8 {
+        let sent = pair.sent();
+        let [client_frame::Kind::Send(send)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(send.client_msg_id, "a", "the one behind does not overtake it");
+        assert_eq!(send.retry_after_seq, (attempt > 0).then_some(0));
+        let code = Code::StoreUnavailable;
+        pair.say(server_frame::Kind::Error(wire::Error {
+            code: code.number(),
+            message: code.text().into(),
+            client_msg_id: "a".into(),
+            retry: true,
+            retry_after_ms: 2000,
+        }));
+        let events = pair.events();
+        let [Event::Postponed { code: 301, retry_in, .. }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert!(*retry_in >= Duration::from_secs(2) && *retry_in >= waited / 2, "{retry_in:?}");
+        waited = *retry_in;
+        pair.now += waited;
+        pair.client.handle_timeout(pair.now);
+    }
+    assert!(waited >= Duration::from_secs(30));
+    // It was stored at the first attempt.
+    pair.sent();
+    pair.say(server_frame::Kind::SendAck(wire::SendAck {
+        client_msg_id: "a".into(),
+        conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+        seq: 1,
+        time_ms: 0,
+    }));
+    assert!(matches!(pair.events()[..], [Event::Acked { .. }, Event::Message { .. }]));
+    let sent = pair.sent();
+    let [client_frame::Kind::Send(send)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((send.client_msg_id.as_str(), send.retry_after_seq), ("behind", None));
+}
+
+#[test]
 fn heads_that_were_already_on_their_way_do_not_answer_behind() {
     let mut pair = Pair::new(Config::default(), Restored::default());
     pair.log_in(welcome());

@@ -158,6 +158,10 @@ settings! {
     store: StoreConfig {
         /// Kind of the store.
         kind: StoreKind = StoreKind::Embedded, OneOf;
+        /// How long a message waits for the store before its sender is told to try again later. It
+        /// may still become durable after that; sent again, it is known. Clients send again by
+        /// themselves after 10s without an answer.
+        patience: Duration = secs(5), span(secs(1), mins(5));
         /// Memory for blocks of the store's files.
         cache_bytes: u64 = 64 * MIB, bytes(MIB, TIB);
         /// Newly written messages that are held in memory before they are sorted into a file. Up

@@ -153,6 +153,7 @@ fn hub(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>) -> Arc<Hub> {
             max_conversations: 1,
             max_unwritten: 1,
             max_loading: 1,
+            patience: 1000,
         },
         host: Arc::new(TokioHost),
         mailboxes,

@@ -6,6 +6,7 @@ use skein_storage::{Append, MAX_APPEND_RECORDS, Record};
 use skein_transport::ConnId;
 
 use super::marks::Marks;
+use super::patience::{Awaited, Deadlines, Ticket};
 use super::window::{Key, Window};
 use super::{Ack, Delivery, Effect, Loaded, Origin, Peek, Scan, refuse_send, size_of_send};
 
@@ -24,17 +25,47 @@ struct Pending {
     origin: Origin,
     send: Send,
     record: Record,
+    /// The session that sent it was told to try later.
+    given_up: bool,
     /// Sessions that sent it again meanwhile.
     also: Vec<ConnId>,
     /// What it is counted for in the lane's bytes.
     size: usize,
 }
 
+impl Pending {
+    /// The sessions that wait for an answer; they get one now.
+    fn take_waiting(&mut self) -> impl Iterator<Item = ConnId> + use<> {
+        let own = (!std::mem::replace(&mut self.given_up, true)).then_some(self.origin.conn);
+        own.into_iter().chain(std::mem::take(&mut self.also))
+    }
+
+    fn give_up(&mut self, effects: &mut Vec<Effect>) {
+        for conn in self.take_waiting() {
+            refuse_send(conn, &self.send, Code::StoreUnavailable, effects);
+        }
+    }
+}
+
 /// A device whose retries are looked for in the log. What it sends meanwhile waits, so that its
 /// order is kept.
-struct Scanning {
+pub(super) struct Scanning {
     sender: (UserId, DeviceId),
     deferred: Vec<(Origin, Send)>,
+    ticket: Ticket,
+}
+
+impl Scanning {
+    /// Nobody waits for it any longer. Returns the place of its deadline, and the bytes that they
+    /// were counted for.
+    pub(super) fn give_up(&mut self, effects: &mut Vec<Effect>) -> (&mut Ticket, usize) {
+        let mut freed = 0;
+        for (origin, send) in std::mem::take(&mut self.deferred) {
+            freed += size_of_send(&send);
+            refuse_send(origin.conn, &send, Code::StoreUnavailable, effects);
+        }
+        (&mut self.ticket, freed)
+    }
 }
 
 pub(super) struct Conversation {
@@ -47,6 +78,10 @@ pub(super) struct Conversation {
     window: Window,
     /// Submitted: numbers `head + 1` and on.
     in_flight: Vec<Pending>,
+    /// By when their outcome should be known.
+    ticket: Ticket,
+    /// It is long overdue.
+    overdue: bool,
     /// Numbered after those in flight, not submitted.
     waiting: Vec<Pending>,
     scanning: Vec<Scanning>,
@@ -62,6 +97,8 @@ impl Conversation {
             known: loaded.extent.head,
             window: Window::new(loaded.extent.head, loaded.tail, dedup_window),
             in_flight: Vec::new(),
+            ticket: Ticket::default(),
+            overdue: false,
             waiting: Vec::new(),
             scanning: Vec::new(),
             used: true,
@@ -96,6 +133,11 @@ impl Conversation {
         self.in_flight.len() + self.waiting.len()
     }
 
+    /// Whether nothing new is taken, because the store has not answered for long.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
     pub(super) fn peek(&self) -> Peek {
         Peek { members: self.marks.members().clone(), cursors: self.marks.cursors().to_vec() }
     }
@@ -117,17 +159,22 @@ impl Conversation {
         self.scanning.iter_mut().find(same).map(|scanning| &mut scanning.deferred)
     }
 
+    pub(super) fn scan_of(&mut self, sender: &(UserId, DeviceId)) -> Option<&mut Scanning> {
+        self.scanning.iter_mut().find(|scanning| scanning.sender == *sender)
+    }
+
     pub(super) fn begin_scan(
         &mut self,
         conversation: ConversationId,
         from: Seq,
         key: Key,
-        origin: Origin,
-        send: Send,
+        (origin, send): (Origin, Send),
+        deadlines: &mut Deadlines,
     ) -> Scan {
         let sender = (origin.user.clone(), origin.device.clone());
+        let ticket = deadlines.add(conversation, Awaited::Scan(sender.clone()));
         let deferred = vec![(origin, send)];
-        self.scanning.push(Scanning { sender: sender.clone(), deferred });
+        self.scanning.push(Scanning { sender: sender.clone(), deferred, ticket });
         Scan { conversation, from, to: self.window.first() - 1, sender, keys: vec![key] }
     }
 
@@ -145,9 +192,15 @@ impl Conversation {
     }
 
     /// Those who waited for the scan of this device.
-    pub(super) fn end_scan(&mut self, sender: &(UserId, DeviceId)) -> Option<Vec<(Origin, Send)>> {
+    pub(super) fn end_scan(
+        &mut self,
+        sender: &(UserId, DeviceId),
+        deadlines: &mut Deadlines,
+    ) -> Option<Vec<(Origin, Send)>> {
         let place = self.scanning.iter().position(|s| s.sender == *sender)?;
-        Some(self.scanning.swap_remove(place).deferred)
+        let Scanning { deferred, ticket, .. } = self.scanning.swap_remove(place);
+        deadlines.remove(ticket);
+        Some(deferred)
     }
 
     /// Answers, now or when it is durable, if the message has a number already.
@@ -199,11 +252,16 @@ impl Conversation {
             content_type: send.content_type.clone(),
             payload: send.payload.clone(),
         };
-        self.waiting.push(Pending { origin, send, record, also: Vec::new(), size });
+        let (given_up, also) = (false, Vec::new());
+        self.waiting.push(Pending { origin, send, record, given_up, also, size });
     }
 
     /// What to submit now: all that waits, if nothing is in flight.
-    pub(super) fn next_append(&mut self, conversation: ConversationId) -> Option<Append> {
+    pub(super) fn next_append(
+        &mut self,
+        conversation: ConversationId,
+        deadlines: &mut Deadlines,
+    ) -> Option<Append> {
         if !self.in_flight.is_empty() || self.waiting.is_empty() {
             return None;
         }
@@ -215,6 +273,7 @@ impl Conversation {
         let count = self.waiting.iter().take(MAX_APPEND_RECORDS).take_while(fits).count().max(1);
         let rest = self.waiting.split_off(count);
         self.in_flight = std::mem::replace(&mut self.waiting, rest);
+        self.ticket = deadlines.add(conversation, Awaited::Append);
         let records = self.in_flight.iter().map(|pending| pending.record.clone()).collect();
         Some(Append { conversation, first: self.head + 1, records })
     }
@@ -227,11 +286,13 @@ impl Conversation {
         effects: &mut Vec<Effect>,
     ) -> usize {
         let mut freed = 0;
-        for pending in std::mem::take(&mut self.in_flight) {
-            let Pending { origin, record, also, size, .. } = pending;
+        self.overdue = false;
+        for mut pending in std::mem::take(&mut self.in_flight) {
+            let waiting = pending.take_waiting();
+            let Pending { origin, record, size, .. } = pending;
             freed += size;
             self.head = record.seq;
-            for conn in std::iter::once(origin.conn).chain(also) {
+            for conn in waiting {
                 effects.push(Effect::Ack(Ack {
                     conn,
                     client_msg_id: record.client_msg_id.clone(),
@@ -248,20 +309,47 @@ impl Conversation {
         freed
     }
 
+    /// The outcome of the append in flight is overdue. Nobody waits for it any longer, and what
+    /// waits behind it is dropped. Returns the place of its deadline, and the bytes that were
+    /// counted for what is gone.
+    pub(super) fn give_up(&mut self, effects: &mut Vec<Effect>) -> Option<(&mut Ticket, usize)> {
+        let last = self.in_flight.last()?.record.seq;
+        self.overdue = true;
+        self.window.cut(last);
+        let mut freed = 0;
+        self.in_flight.iter_mut().for_each(|pending| pending.give_up(effects));
+        for mut pending in self.waiting.drain(..) {
+            pending.give_up(effects);
+            freed += pending.size;
+        }
+        Some((&mut self.ticket, freed))
+    }
+
+    /// The outcome of the append in flight is known.
+    pub(super) fn decided(&mut self, deadlines: &mut Deadlines) {
+        deadlines.remove(self.ticket);
+    }
+
     /// Everything that was not acknowledged, in order, and the bytes it was counted for; and the
     /// cursors. What had a number may or may not be in the log above the head now, and so may what
     /// waited for a scan if another gateway has it too: it is to be looked for from there.
-    pub(super) fn into_unacknowledged(self) -> (Vec<(Origin, Send)>, usize, Marks) {
+    ///
+    /// Messages for which nobody waits any longer are left out: they will be sent again.
+    pub(super) fn into_unacknowledged(
+        self,
+        deadlines: &mut Deadlines,
+    ) -> (Vec<(Origin, Send)>, usize, Marks) {
         let mut freed = 0;
         let mut sends = Vec::new();
-        for pending in self.in_flight.into_iter().chain(self.waiting) {
+        for mut pending in self.in_flight.into_iter().chain(self.waiting) {
             freed += pending.size;
+            let waiting = pending.take_waiting();
             let send = Send { after_seq: Some(self.head), ..pending.send };
-            for conn in pending.also {
+            for conn in waiting {
                 sends.push((Origin { conn, ..pending.origin.clone() }, send.clone()));
             }
-            sends.push((pending.origin, send));
         }
+        self.scanning.iter().for_each(|scanning| deadlines.remove(scanning.ticket));
         let deferred = self.scanning.into_iter().flat_map(|scanning| scanning.deferred);
         for (origin, send) in deferred {
             freed += size_of_send(&send);

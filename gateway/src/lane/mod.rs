@@ -15,6 +15,7 @@
 mod conversation;
 mod cursors;
 mod marks;
+mod patience;
 mod sends;
 mod types;
 mod window;
@@ -31,6 +32,7 @@ use skein_storage::{CursorUpdate, StoreError};
 use skein_transport::ConnId;
 
 use conversation::Conversation;
+use patience::{Awaited, Deadlines, Ticket};
 pub use types::{
     Ack, Command, CursorKind, Delivery, Effect, Found, Load, Loaded, Origin, Peek, Receipt, Scan,
 };
@@ -56,6 +58,9 @@ pub struct LaneConfig {
     /// may take half of it, and of the other bounds while they wait for a conversation, so that a
     /// flood of them keeps nobody from writing.
     pub max_loading: usize,
+    /// How long a send waits for the store, in calls of [`Lane::handle_tick`], before its sender is
+    /// told to try later.
+    pub patience: u32,
 }
 
 /// Bytes that a waiting message is counted for beside its payload: record, keys, queues.
@@ -82,6 +87,8 @@ enum Slot {
         queue: Vec<Command>,
         /// Another gateway has written on, so pushes to its members are missing.
         grown: bool,
+        /// By when it should be there.
+        ticket: Ticket,
     },
     Ready(Box<Conversation>),
 }
@@ -103,12 +110,14 @@ pub struct Lane {
     later: VecDeque<(ConversationId, Command)>,
     /// Bytes counted for waiting messages.
     bytes: usize,
+    deadlines: Deadlines,
 }
 
 impl Lane {
     /// An empty lane.
     pub fn new(config: LaneConfig) -> Self {
         Self {
+            deadlines: Deadlines::new(config.patience),
             config,
             slots: HashMap::new(),
             clock: VecDeque::new(),
@@ -172,9 +181,10 @@ impl Lane {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(Slot::Loading { queue, grown }) = self.slots.remove(&conversation) else {
+        let Some(Slot::Loading { queue, grown, ticket }) = self.slots.remove(&conversation) else {
             return;
         };
+        self.deadlines.remove(ticket);
         self.loading -= 1;
         // Counted again by whatever it waits for next.
         self.bytes -= queue.iter().map(size_of_command).sum::<usize>();
@@ -269,7 +279,8 @@ impl Lane {
     ) {
         self.loading += 1;
         self.bytes += queue.iter().map(size_of_command).sum::<usize>();
-        self.slots.insert(conversation, Slot::Loading { queue, grown });
+        let ticket = self.deadlines.add(conversation, Awaited::Load);
+        self.slots.insert(conversation, Slot::Loading { queue, grown, ticket });
         let tail = self.config.dedup_window;
         effects.push(Effect::Load(Load { conversation, begin, tail }));
     }
@@ -280,7 +291,7 @@ impl Lane {
             return Vec::new();
         };
         self.clock.retain(|id| *id != conversation);
-        let (sends, freed, marks) = state.into_unacknowledged();
+        let (sends, freed, marks) = state.into_unacknowledged(&mut self.deadlines);
         self.bytes -= freed;
         let sends = sends.into_iter().map(|(origin, send)| Command::Send(origin, send));
         sends.chain(self.keep_cursors(conversation, marks)).collect()

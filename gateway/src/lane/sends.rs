@@ -22,7 +22,7 @@ impl Lane {
             // Forgotten after a failed append; those who waited were refused then.
             return;
         };
-        let Some(deferred) = state.end_scan(&scan.sender) else {
+        let Some(deferred) = state.end_scan(&scan.sender, &mut self.deadlines) else {
             return;
         };
         // Counted again by whatever it waits for next.
@@ -76,11 +76,12 @@ impl Lane {
         let Some(Slot::Ready(state)) = self.slots.get_mut(&conversation) else {
             return;
         };
+        state.decided(&mut self.deadlines);
         match outcome {
             Ok(()) => {
                 let freed = state.appended(conversation, effects);
                 self.bytes -= freed;
-                if let Some(append) = state.next_append(conversation) {
+                if let Some(append) = state.next_append(conversation, &mut self.deadlines) {
                     effects.push(Effect::Append(append));
                 }
             }
@@ -131,7 +132,13 @@ impl Lane {
                 return;
             }
             self.bytes += size;
-            effects.push(Effect::Scan(state.begin_scan(conversation, from, key, origin, send)));
+            let (waiting, deadlines) = ((origin, send), &mut self.deadlines);
+            let scan = state.begin_scan(conversation, from, key, waiting, deadlines);
+            effects.push(Effect::Scan(scan));
+            return;
+        }
+        if state.is_overdue() {
+            refuse_send(origin.conn, &send, Code::StoreUnavailable, effects);
             return;
         }
         if full || state.waiting_len() >= self.config.max_waiting {
@@ -140,7 +147,7 @@ impl Lane {
         }
         self.bytes += size;
         state.enqueue(key, origin, send, size, now_ms);
-        if let Some(append) = state.next_append(conversation) {
+        if let Some(append) = state.next_append(conversation, &mut self.deadlines) {
             effects.push(Effect::Append(append));
         }
     }

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod cursors;
+mod patience;
 mod second_writer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,6 +18,7 @@ use super::*;
 
 const WINDOW: usize = 3;
 const DEVICES: usize = 3;
+const PATIENCE: u32 = 2;
 
 fn user(n: usize) -> UserId {
     UserId::parse(["alice", "bob"][n % 2]).unwrap()
@@ -56,6 +58,10 @@ enum Step {
     Cursor(usize, Seq),
     /// Cursors are written, or the store refuses them.
     Flush(bool),
+    /// Time passes.
+    Tick,
+    /// The store is silent for longer than anybody waits.
+    Silence,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,6 +75,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Evict),
         1 => (0..DEVICES, 0..40u64).prop_map(|(d, s)| Step::Cursor(d, s)),
         1 => any::<bool>().prop_map(Step::Flush),
+        2 => Just(Step::Tick),
+        1 => Just(Step::Silence),
     ]
 }
 
@@ -89,6 +97,10 @@ struct Model {
     open: Vec<Effect>,
     sent: [Vec<Sent>; DEVICES],
     delivered: Vec<Seq>,
+    /// Sends so far; each has a connection of its own.
+    asked: u64,
+    /// Those that wait for an answer.
+    unanswered: HashSet<ConnId>,
     cursors: HashMap<UserId, CursorPair>,
     /// Delivered cursors that the lane has taken.
     raised: HashMap<UserId, Seq>,
@@ -115,6 +127,7 @@ impl World {
             max_conversations: 1,
             max_unwritten: 4,
             max_loading: 4,
+            patience: PATIENCE,
         })
     }
 
@@ -130,7 +143,22 @@ impl World {
             payload: Bytes::from_static(b"x"),
             after_seq: repeat.then_some(sent.known_head),
         };
-        self.command(Command::Send(origin(device_no), send));
+        self.model.asked += 1;
+        let conn = ConnId::from_u64(self.model.asked);
+        self.model.unanswered.insert(conn);
+        self.command(Command::Send(Origin { conn, ..origin(device_no) }, send));
+    }
+
+    fn tick(&mut self) {
+        let mut effects = Vec::new();
+        self.lane.handle_tick(&mut effects);
+        self.take(effects);
+    }
+
+    fn check_answer(&mut self, conn: ConnId) {
+        // Other tests ask by themselves.
+        let is_asked = (1..=self.model.asked).any(|n| ConnId::from_u64(n) == conn);
+        assert!(self.model.unanswered.remove(&conn) || !is_asked, "answered twice");
     }
 
     fn command(&mut self, command: Command) {
@@ -153,7 +181,8 @@ impl World {
                     let raised = self.model.raised.entry(receipt.user).or_default();
                     *raised = receipt.seq.max(*raised);
                 }
-                Effect::Refuse(..) | Effect::Head(..) => {}
+                Effect::Refuse(conn, _) => self.check_answer(conn),
+                Effect::Head(..) => {}
                 Effect::Grown(mark, _) => assert_eq!(mark.seq, self.head(), "not the head"),
                 effect => self.model.open.push(effect),
             }
@@ -161,6 +190,7 @@ impl World {
     }
 
     fn check_ack(&mut self, ack: &Ack) {
+        self.check_answer(ack.conn);
         let record = self.model.log.get(ack.seq as usize - 1).expect("acknowledged, not durable");
         assert_eq!(record.client_msg_id, ack.client_msg_id);
         for sent in self.model.sent.iter_mut().flatten() {
@@ -277,6 +307,11 @@ impl World {
                 self.command(Command::Cursor(origin(device_no), CursorKind::Delivered, seq));
             }
             Step::Flush(ok) => self.flush(ok),
+            Step::Tick => self.tick(),
+            Step::Silence => {
+                (0..=PATIENCE).for_each(|_| self.tick());
+                assert!(self.model.unanswered.is_empty(), "somebody waits for ever");
+            }
         }
     }
 
@@ -316,6 +351,7 @@ impl World {
         self.lane = Self::lane();
         self.model.delivered.clear();
         self.model.raised.clear();
+        self.model.unanswered.clear();
     }
 
     /// Serves everything and repeats what is not acknowledged until all is.
@@ -353,6 +389,8 @@ impl World {
         assert_eq!(delivered.len(), self.model.delivered.len(), "pushed twice");
         assert!(self.model.delivered.is_sorted(), "pushed out of order");
         assert_eq!(self.lane.waiting_bytes(), 0, "bytes are counted for nothing");
+        assert_eq!(self.lane.deadlines.len(), 0, "something is awaited that is known");
+        assert!(self.model.unanswered.is_empty(), "a send was never answered");
         for (user, raised) in &self.model.raised {
             let stored = self.model.cursors.get(user).copied().unwrap_or_default();
             assert!(stored.delivered >= *raised, "a cursor of {user} is lost");

@@ -88,6 +88,13 @@ impl Window {
         (self.next - 1, time_ms)
     }
 
+    /// Takes the numbers above `last` back.
+    pub(super) fn cut(&mut self, last: Seq) {
+        while self.next > last + 1 && self.entries.pop_back().is_some() {
+            self.next -= 1;
+        }
+    }
+
     /// Forgets the oldest messages at or below `durable` that are beyond the capacity.
     pub(super) fn trim(&mut self, durable: Seq) {
         while self.entries.len() > self.capacity && self.first() <= durable {
@@ -112,6 +119,19 @@ mod tests {
         assert_eq!(window.push(key(2), 90), (9, 100), "time does not run backwards");
         assert_eq!(window.find(key(1)), Some((8, 100)));
         assert_eq!(window.find(key(3)), None);
+    }
+
+    #[test]
+    fn numbers_that_were_taken_back_are_given_again() {
+        let mut window = Window::new(7, Vec::new(), 4);
+        for n in 1..=3 {
+            window.push(key(n), 100);
+        }
+        window.cut(8);
+        assert_eq!((window.find(key(1)), window.find(key(2))), (Some((8, 100)), None));
+        assert_eq!(window.push(key(3), 200), (9, 200));
+        window.cut(9);
+        assert_eq!(window.find(key(3)), Some((9, 200)));
     }
 
     #[test]

@@ -34,10 +34,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oracle::Tally;
 use store::Bug;
-use world::{World, Wrong};
+use world::{Life, World, Wrong};
 
-/// Steps of trouble in one life.
-const STEPS: usize = 250;
+/// An ordinary life.
+const TROUBLED: Life = Life::Troubled { steps: 250 };
 
 /// Seeds of the ordinary run.
 const SEEDS: u64 = 30;
@@ -70,10 +70,10 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// One life; what was wrong in it, if anything.
-fn live(seed: u64, bug: Option<Bug>, gateways: usize) -> Result<Tally, Wrong> {
+fn live(seed: u64, bug: Option<Bug>, gateways: usize, life: Life) -> Result<Tally, Wrong> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, bug, gateways);
-        world.live(STEPS).map(|()| world.oracle.tally)
+        world.live(life).map(|()| world.oracle.tally)
     }));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -85,21 +85,21 @@ fn live(seed: u64, bug: Option<Bug>, gateways: usize) -> Result<Tally, Wrong> {
 /// What a planted bug shows within a few seeds. Only what was seen counts: a world that does not
 /// come to rest, or a panic, may have other reasons.
 fn sighting(bug: Bug, gateways: usize) -> Option<String> {
-    (0..SEEDS_FOR_A_BUG).find_map(|seed| match live(seed, Some(bug), gateways) {
+    (0..SEEDS_FOR_A_BUG).find_map(|seed| match live(seed, Some(bug), gateways, TROUBLED) {
         Err(Wrong::Seen(what)) => Some(format!("seed {seed}: {what}")),
         _ => None,
     })
 }
 
 /// Many lives without a bug. Each kind of trouble must have been met.
-fn prove(gateways: usize, troubles: &[&str]) {
+fn prove(gateways: usize, life: Life, troubles: &[&str]) {
     let seeds = match variable("SKEIN_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("SKEIN_SIM_SEEDS").unwrap_or(SEEDS),
     };
     let mut tally = Tally::new();
     for seed in seeds.clone() {
-        match live(seed, None, gateways) {
+        match live(seed, None, gateways, life) {
             Ok(more) => more.into_iter().for_each(|(what, n)| *tally.entry(what).or_default() += n),
             Err(Wrong::Seen(what) | Wrong::NoRest(what) | Wrong::Panic(what)) => {
                 panic!("SKEIN_SIM_SEED={seed}, {gateways} gateways: {what}");
@@ -127,7 +127,7 @@ fn show(bugs: &[Bug], gateways: usize) {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_everybody_converges() {
-    prove(1, &TROUBLE);
+    prove(1, TROUBLED, &TROUBLE);
 }
 
 #[test]
@@ -138,10 +138,16 @@ fn planted_bugs_are_seen() {
 /// Nobody has told the gateways which conversations are whose, so both serve all of them.
 #[test]
 fn two_gateways_may_share_a_store() {
-    prove(2, &TROUBLE_OF_TWO);
+    prove(2, TROUBLED, &TROUBLE_OF_TWO);
 }
 
 #[test]
 fn planted_bugs_are_seen_with_two_gateways() {
     show(&Bug::OF_TWO, 2);
+}
+
+#[test]
+fn a_store_that_hangs_makes_everybody_try_later() {
+    prove(1, Life::StoreHangs, &["postponed 301", "held"]);
+    prove(2, Life::StoreHangs, &["postponed 301", "held"]);
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use skein_gateway::auth::Verifier;
 use skein_gateway::config::AuthConfig;
 use skein_gateway::driver::Gateway;
-use skein_gateway::hub::{Host, Hub, HubParts, SessionLimits};
+use skein_gateway::hub::{Host, Hub, HubParts, SessionLimits, TICK, ticks};
 use skein_gateway::lane::LaneConfig;
 use skein_gateway::registry::Registry;
 use skein_gateway::token::{Grant, Signer};
@@ -26,6 +26,12 @@ pub(crate) const SHARDS: usize = 2;
 pub(crate) const MAX_PAYLOAD: usize = 3000;
 /// Sends of one session without an answer.
 const MAX_UNACKED: u32 = 4;
+
+const LANES: usize = 2;
+const LANE_BYTES: usize = 8000;
+
+/// Bytes that may wait for the store in one gateway.
+pub(crate) const MAX_WAITING_BYTES: usize = LANES * LANE_BYTES;
 
 /// Where a gateway serves.
 pub(crate) fn address(gateway: usize) -> SocketAddr {
@@ -116,6 +122,7 @@ pub(crate) struct Process {
     tasks: Vec<(Instant, BoxFuture<'static, ()>)>,
     random: Random,
     flush_at: Instant,
+    tick_at: Instant,
 }
 
 /// A shard with what waits for it.
@@ -132,6 +139,9 @@ impl Turned {
         due.map(|at| at.max(self.stalled_until))
     }
 }
+
+/// How long a send waits for the store.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often cursors are written behind.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -160,14 +170,15 @@ impl Process {
             verifier: Verifier::from_config(&setup().auth).unwrap(),
             store,
             registry: Registry::new(3),
-            lanes: 2,
+            lanes: LANES,
             lane: LaneConfig {
                 dedup_window: random.below(4) as usize,
-                max_bytes: 8000,
+                max_bytes: LANE_BYTES,
                 max_waiting: 6,
                 max_conversations: 2,
                 max_unwritten: 100,
                 max_loading: 4,
+                patience: ticks(PATIENCE),
             },
             host: host.clone(),
             mailboxes: seats.iter().map(Seat::mailbox).collect(),
@@ -178,11 +189,16 @@ impl Process {
             Turned { shard, received: Vec::new(), stalled_until: now }
         };
         let shards = seats.into_iter().enumerate().map(&mut seat_shard).collect();
-        Self { hub, shards, host, tasks: Vec::new(), random, flush_at: now + FLUSH }
+        let (flush_at, tick_at) = (now + FLUSH, now + TICK);
+        Self { hub, shards, host, tasks: Vec::new(), random, flush_at, tick_at }
     }
 
     /// Background work that is due.
     pub(crate) fn work(&mut self, now: Instant) {
+        if self.tick_at <= now {
+            self.tick_at = now + TICK;
+            self.hub.tick();
+        }
         if self.flush_at <= now {
             self.flush_at = now + FLUSH;
             let hub = self.hub.clone();
@@ -221,7 +237,7 @@ impl Process {
         let tasks = self.tasks.iter().map(|&(at, _)| at);
         tasks
             .chain(self.shards.iter().filter_map(|shard| shard.due(now)))
-            .chain([self.flush_at])
+            .chain([self.flush_at, self.tick_at])
             .min()
     }
 }

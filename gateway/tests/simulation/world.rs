@@ -58,6 +58,15 @@ enum Plan {
     OperatorComes,
 }
 
+/// What happens in a world.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Life {
+    /// Everything that can.
+    Troubled { steps: usize },
+    /// The store does not answer for a while.
+    StoreHangs,
+}
+
 /// How a life ended badly.
 #[derive(Debug)]
 pub(crate) enum Wrong {
@@ -140,14 +149,19 @@ impl World {
     }
 
     /// Trouble for so many steps, then peace; what was wrong, if anything.
-    pub(crate) fn live(&mut self, steps: usize) -> Result<(), Wrong> {
-        for _ in 0..steps {
-            self.trouble();
-            let most = if self.random.chance(6) { 9000 } else { 120 };
-            let pause = self.random.millis(most);
-            self.run(pause);
-            self.oracle.check_disk(&self.disk);
-            self.verdict()?;
+    pub(crate) fn live(&mut self, life: Life) -> Result<(), Wrong> {
+        match life {
+            Life::Troubled { steps } => {
+                for _ in 0..steps {
+                    self.trouble();
+                    let most = if self.random.chance(6) { 9000 } else { 120 };
+                    let pause = self.random.millis(most);
+                    self.run(pause);
+                    self.oracle.check_disk(&self.disk);
+                    self.verdict()?;
+                }
+            }
+            Life::StoreHangs => self.hang(),
         }
         self.heal();
         self.settle(false)?;

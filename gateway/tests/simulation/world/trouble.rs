@@ -8,7 +8,7 @@ use skein_storage::StoreError;
 
 use super::{DEVICES, Plan, Site, World};
 use crate::net::Weather;
-use crate::process::{MAX_PAYLOAD, SHARDS};
+use crate::process::{MAX_PAYLOAD, MAX_WAITING_BYTES, SHARDS};
 
 impl World {
     pub(super) fn trouble(&mut self) {
@@ -43,12 +43,12 @@ impl World {
                 let error = StoreError::Unavailable("simulated".into());
                 self.disk.memory.fail_next_appends(count, &error);
             }
-            945..955 if self.gateways.len() > 1 => {
+            945..950 => {
                 self.disk.hold([5, 20, 100][self.random.index(3)]);
                 let delay = self.random.millis(30_000);
                 self.plan(delay, Plan::Release);
             }
-            945..955 => {
+            950..955 if self.gateways.len() == 1 => {
                 let survives = self.random.chance(50);
                 self.disk.memory.stop_at_next_append("simulated", survives);
                 // An operator notices, some time.
@@ -60,6 +60,31 @@ impl World {
                 self.disk.fail_reads(percent);
             }
             _ => self.net.weather = Weather::any(&mut self.random),
+        }
+    }
+
+    /// The store takes what it is given and answers nothing, while people write on. They are told
+    /// to try later, and the gateways hold no more than before.
+    pub(super) fn hang(&mut self) {
+        self.run(Duration::from_secs(2));
+        self.disk.hold(100);
+        let reads_fail = self.random.chance(50);
+        self.disk.fail_reads(if reads_fail { 100 } else { 0 });
+        for _ in 0..80 {
+            let at = self.random.index(DEVICES.len());
+            self.send(at);
+            let pause = self.random.millis(1000);
+            self.run(pause);
+            for site in &self.gateways {
+                let Some(process) = &site.process else { continue };
+                let waiting = process.hub.waiting_bytes();
+                if waiting > MAX_WAITING_BYTES {
+                    self.oracle.fail(format!("{waiting} bytes wait"));
+                }
+            }
+        }
+        if !self.oracle.tally.contains_key("postponed 301") {
+            self.oracle.fail("nobody was told to try later");
         }
     }
 
