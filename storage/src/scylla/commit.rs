@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::append::{AppendMachine, Expect, Outcome, Reply, Request, Step};
 use super::core::{Core, signed, unsigned};
+use super::log::Writer;
 use super::row::{self, Write};
 use super::stats::add;
 use super::{conditional, errors, pages, statements};
@@ -36,13 +37,10 @@ pub(super) struct Appended {
     pub(super) hint: Option<Seq>,
 }
 
-impl Core {
-    /// Appends, once there is a place.
-    pub(super) async fn append(
-        &self,
-        append: Append,
-        deadline: Instant,
-    ) -> Result<Appended, AppendError> {
+impl Writer for Core {
+    type Rest = Appended;
+
+    async fn append(&self, append: Append, deadline: Instant) -> Result<Appended, AppendError> {
         if !append.is_well_formed() || bytes_of(&append.records) > MAX_APPEND_BYTES {
             let what = "the append has not the form that was agreed on";
             return Err(StoreError::Unavailable(what.into()).into());
@@ -85,6 +83,18 @@ impl Core {
         }
     }
 
+    async fn tidy(&self, conversation: ConversationId, appended: Appended) {
+        if let Some(head) = appended.hint {
+            self.write_hint(conversation, head).await;
+        }
+    }
+
+    fn refused(&self, appends: usize) {
+        add(&self.counters.refused_for_place, appends as u64);
+    }
+}
+
+impl Core {
     /// Runs the machine to its end; also whether the append opened its partition.
     async fn run(
         &self,

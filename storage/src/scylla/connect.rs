@@ -81,7 +81,9 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, ConnectE
         // Routing needs no more than the names of our tables.
         .keyspaces_to_fetch([options.keyspace.as_str()])
         .fetch_full_schema_metadata(false)
-        .schema_agreement_timeout(SCHEMA_AGREEMENT);
+        .schema_agreement_timeout(SCHEMA_AGREEMENT)
+        // Whoever changes the schema asks no table whose place must be known.
+        .refresh_metadata_on_auto_schema_agreement(false);
     if let Some(credentials) = &options.credentials {
         builder = builder.user(&credentials.user, &credentials.password);
     }

@@ -8,7 +8,7 @@ use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connect::Quorum;
 use super::layout::Layout;
@@ -16,7 +16,7 @@ use super::options::ScyllaOptions;
 use super::statements::Statements;
 use super::stats::Counters;
 use super::trouble::Trouble;
-use super::{errors, log, schema};
+use super::{errors, schema};
 use crate::StoreError;
 
 /// How often a read is tried that the driver does not repeat by itself: the reads of serial
@@ -32,7 +32,6 @@ pub(super) struct Core {
     pub(super) options: ScyllaOptions,
     pub(super) counters: Counters,
     pub(super) trouble: Trouble,
-    pub(super) log: log::Queues,
     /// Places of appends under way.
     pub(super) places: Semaphore,
     /// Places of reads under way.
@@ -41,10 +40,6 @@ pub(super) struct Core {
     pub(super) registers: Semaphore,
     /// Whether messages were ever written with a time to live. Only ever becomes true.
     pub(super) may_expire: AtomicBool,
-    /// Set after [`Store::close`](crate::Store::close) was called.
-    pub(super) is_closed: AtomicBool,
-    /// Becomes true when the store is dropped: whatever is under way ends then.
-    pub(super) dropped: watch::Sender<bool>,
 }
 
 impl Core {

@@ -10,27 +10,61 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use skein_protocol::ConversationId;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::core::Core;
-use super::stats::add;
 use crate::{Append, AppendError, AppendSink, StoreError};
 
-/// Appends that wait, by conversation. A conversation is in it while its task runs.
-#[derive(Default)]
-pub(super) struct Queues {
+/// Who carries an append out.
+pub(super) trait Writer: Send + Sync + 'static {
+    /// What an append leaves to be done once its outcome was reported.
+    type Rest: Send;
+
+    /// Carries one out; it gives up when it has no place before `deadline`. Its future is dropped
+    /// when the store is.
+    fn append(
+        &self,
+        append: Append,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Self::Rest, AppendError>> + Send;
+
+    /// Does what it left.
+    fn tidy(
+        &self,
+        conversation: ConversationId,
+        rest: Self::Rest,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// So many were refused because they had waited for too long behind another one.
+    fn refused(&self, appends: usize);
+}
+
+/// All appends that have no outcome yet.
+pub(super) struct Log<W> {
+    shared: Arc<Shared<W>>,
+    /// Where the tasks run.
+    runtime: Handle,
+    /// Longest time to wait, see [`ScyllaOptions::wait`](super::ScyllaOptions::wait).
+    wait: Duration,
+}
+
+struct Shared<W> {
+    writer: Arc<W>,
     state: Mutex<State>,
     /// Told when the last task has ended.
     told: Notify,
+    /// Becomes true when the store is dropped.
+    dropped: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct State {
     is_closed: bool,
+    /// What waits, by conversation. A conversation is in it while its task runs.
     waiting: HashMap<ConversationId, VecDeque<Pending>>,
 }
 
@@ -68,44 +102,79 @@ pub(super) fn stopped() -> StoreError {
     StoreError::Stopped("it was closed".into())
 }
 
-/// Queues a group and starts what can start.
-pub(super) fn submit(
-    core: &Arc<Core>,
-    runtime: &Handle,
-    group: Vec<Append>,
-    sink: Arc<dyn AppendSink>,
-) {
-    let deadline = Instant::now() + core.options.wait;
-    let mut starting = Vec::new();
-    let mut refused = Vec::new();
-    {
-        let mut state = core.log.state();
-        for (index, append) in group.into_iter().enumerate() {
-            let conversation = append.conversation;
-            let ticket = Ticket { sink: Some(sink.clone()), index };
-            let pending = Pending { append, ticket, deadline };
-            if state.is_closed {
-                refused.push(pending);
-                continue;
-            }
-            match state.waiting.entry(conversation) {
-                Entry::Occupied(mut queue) => queue.get_mut().push_back(pending),
-                Entry::Vacant(entry) => {
-                    entry.insert(VecDeque::new());
-                    let turns = Turns { core: core.clone(), conversation, is_over: false };
-                    starting.push((turns, pending));
+impl<W: Writer> Log<W> {
+    pub(super) fn new(writer: Arc<W>, runtime: Handle, wait: Duration) -> Self {
+        let shared = Shared {
+            writer,
+            state: Mutex::default(),
+            told: Notify::new(),
+            dropped: watch::Sender::new(false),
+        };
+        Self { shared: Arc::new(shared), runtime, wait }
+    }
+
+    /// Queues a group and starts what can start.
+    pub(super) fn submit(&self, group: Vec<Append>, sink: &Arc<dyn AppendSink>) {
+        let deadline = Instant::now() + self.wait;
+        let mut starting = Vec::new();
+        let mut refused = Vec::new();
+        {
+            let mut state = self.shared.state();
+            for (index, append) in group.into_iter().enumerate() {
+                let conversation = append.conversation;
+                let ticket = Ticket { sink: Some(sink.clone()), index };
+                let pending = Pending { append, ticket, deadline };
+                if state.is_closed {
+                    refused.push(pending);
+                    continue;
+                }
+                match state.waiting.entry(conversation) {
+                    Entry::Occupied(mut queue) => queue.get_mut().push_back(pending),
+                    Entry::Vacant(entry) => {
+                        entry.insert(VecDeque::new());
+                        let (shared, wait) = (self.shared.clone(), self.wait);
+                        let turns = Turns { shared, wait, conversation, is_over: false };
+                        starting.push((turns, pending));
+                    }
                 }
             }
         }
+        // Sinks are called without the lock: they may submit.
+        drop(refused);
+        for (turns, first) in starting {
+            self.runtime.spawn(turns.run(first));
+        }
     }
-    // Sinks are called without the lock: they may submit.
-    drop(refused);
-    for (turns, first) in starting {
-        runtime.spawn(turns.run(first));
+
+    /// Accepts no more.
+    pub(super) fn close(&self) {
+        self.shared.state().is_closed = true;
+    }
+
+    /// Waits until everything that was submitted has its outcome, and what it left to be done is
+    /// done.
+    pub(super) async fn idle(&self) {
+        loop {
+            let told = self.shared.told.notified();
+            tokio::pin!(told);
+            // From here on a notification is not missed.
+            told.as_mut().enable();
+            if self.shared.state().waiting.is_empty() {
+                return;
+            }
+            told.await;
+        }
     }
 }
 
-impl Queues {
+impl<W> Drop for Log<W> {
+    fn drop(&mut self) {
+        self.shared.state().is_closed = true;
+        self.shared.dropped.send_replace(true);
+    }
+}
+
+impl<W> Shared<W> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,47 +186,29 @@ impl Queues {
         }
         rest
     }
-
-    /// Accepts no more.
-    pub(super) fn close(&self) {
-        self.state().is_closed = true;
-    }
-
-    /// Waits until everything that was submitted has its outcome, and what it left to be written
-    /// down is written down.
-    pub(super) async fn idle(&self) {
-        loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
-            // From here on a notification is not missed.
-            told.as_mut().enable();
-            if self.state().waiting.is_empty() {
-                return;
-            }
-            told.await;
-        }
-    }
 }
 
-/// The turn of one conversation's appends.
-struct Turns {
-    core: Arc<Core>,
+/// The turns of one conversation's appends.
+struct Turns<W> {
+    shared: Arc<Shared<W>>,
+    wait: Duration,
     conversation: ConversationId,
     /// Its queue is gone; if there is one of this name now it is another task's.
     is_over: bool,
 }
 
-impl Turns {
+impl<W: Writer> Turns<W> {
     async fn run(mut self, first: Pending) {
         let mut next = Some(first);
-        while let Some(pending) = next {
-            let Pending { append, ticket, deadline } = pending;
-            // The store is gone: the ticket and those that wait tell so when they are dropped.
+        while let Some(Pending { append, ticket, deadline }) = next {
+            // The store is gone: the ticket, and those that wait, tell so when they are dropped.
             let Some(outcome) = self.carry_out(append, deadline).await else { return };
-            let hint = outcome.as_ref().map_or(None, |appended| appended.hint);
-            ticket.report(outcome.map(drop));
-            if let Some(head) = hint {
-                self.core.write_hint(self.conversation, head).await;
+            match outcome {
+                Ok(rest) => {
+                    ticket.report(Ok(()));
+                    self.shared.writer.tidy(self.conversation, rest).await;
+                }
+                Err(error) => ticket.report(Err(error)),
             }
             next = self.next();
         }
@@ -168,9 +219,9 @@ impl Turns {
         &self,
         append: Append,
         deadline: Instant,
-    ) -> Option<Result<super::commit::Appended, AppendError>> {
-        let mut dropped = self.core.dropped.subscribe();
-        let append = self.core.append(append, deadline);
+    ) -> Option<Result<W::Rest, AppendError>> {
+        let mut dropped = self.shared.dropped.subscribe();
+        let append = self.shared.writer.append(append, deadline);
         tokio::pin!(append);
         loop {
             tokio::select! {
@@ -182,12 +233,12 @@ impl Turns {
         }
     }
 
-    /// When the one that waits longest is told to come again. One that comes later has more time
-    /// than the option's from now.
+    /// When the one that waits longest is told to come again. One that comes later has at least
+    /// as long from now.
     fn next_deadline(&self) -> Instant {
-        let state = self.core.log.state();
+        let state = self.shared.state();
         let longest = state.waiting.get(&self.conversation).and_then(VecDeque::front);
-        longest.map_or_else(|| Instant::now() + self.core.options.wait, |next| next.deadline)
+        longest.map_or_else(|| Instant::now() + self.wait, |next| next.deadline)
     }
 
     /// Refuses what has waited for too long behind another append.
@@ -195,13 +246,13 @@ impl Turns {
         let now = Instant::now();
         let mut expired = Vec::new();
         {
-            let mut state = self.core.log.state();
+            let mut state = self.shared.state();
             let Some(queue) = state.waiting.get_mut(&self.conversation) else { return };
             while queue.front().is_some_and(|next| next.deadline <= now) {
                 expired.extend(queue.pop_front());
             }
         }
-        add(&self.core.counters.refused_for_place, expired.len() as u64);
+        self.shared.writer.refused(expired.len());
         for pending in expired {
             let reason = "the append before it has no known outcome yet";
             pending.ticket.report(Err(StoreError::Unavailable(reason.into()).into()));
@@ -210,24 +261,27 @@ impl Turns {
 
     /// The next append. When there is none, the task ends.
     fn next(&mut self) -> Option<Pending> {
-        let mut state = self.core.log.state();
+        let mut state = self.shared.state();
         let next = state.waiting.get_mut(&self.conversation).and_then(VecDeque::pop_front);
         if next.is_none() {
             self.is_over = true;
-            self.core.log.remove(&mut state, self.conversation);
+            self.shared.remove(&mut state, self.conversation);
         }
         next
     }
 }
 
 /// However the task ends, nobody waits for it.
-impl Drop for Turns {
+impl<W> Drop for Turns<W> {
     fn drop(&mut self) {
         if self.is_over {
             return;
         }
-        let rest = self.core.log.remove(&mut self.core.log.state(), self.conversation);
+        let rest = self.shared.remove(&mut self.shared.state(), self.conversation);
         // Without the lock: tickets call their sinks.
         drop(rest);
     }
 }
+
+#[cfg(test)]
+mod tests;

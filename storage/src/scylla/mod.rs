@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use futures_util::future::BoxFuture;
 use skein_protocol::{ConversationId, Seq, UserId};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 pub use options::{
     ClientCertificate, ConnectError, Credentials, MAX_RETENTION, MIN_RETENTION, OpenError,
@@ -69,8 +69,11 @@ use stats::{Counters, add};
 /// dropped ends what is under way; the sinks of appends hear that it has stopped.
 pub struct ScyllaStore {
     core: Arc<Core>,
+    log: log::Log<Core>,
     runtime: Handle,
     epoch: u64,
+    /// No call is accepted any more.
+    is_closed: AtomicBool,
 }
 
 impl ScyllaStore {
@@ -100,13 +103,10 @@ impl ScyllaStore {
             layout: made.layout(),
             counters: Counters::default(),
             trouble: trouble::Trouble::default(),
-            log: log::Queues::default(),
             places: Semaphore::new(options.in_flight),
             reads: Semaphore::new(options.reads),
             registers: Semaphore::new(options.register_writes),
             may_expire: AtomicBool::new(made.may_expire || options.retention.is_some()),
-            is_closed: AtomicBool::new(false),
-            dropped: watch::Sender::new(false),
             options,
         };
         tracing::info!(
@@ -115,7 +115,9 @@ impl ScyllaStore {
             data_centre = core.options.data_centre,
             "the cluster is connected"
         );
-        Ok(Self { core: Arc::new(core), runtime: Handle::current(), epoch: made.epoch })
+        let (core, runtime) = (Arc::new(core), Handle::current());
+        let log = log::Log::new(core.clone(), runtime.clone(), core.options.wait);
+        Ok(Self { core, log, runtime, epoch: made.epoch, is_closed: AtomicBool::new(false) })
     }
 
     /// What it has done since it was opened.
@@ -133,7 +135,7 @@ impl ScyllaStore {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        if self.core.is_closed.load(SeqCst) {
+        if self.is_closed.load(SeqCst) {
             return Box::pin(async { Err(log::stopped()) });
         }
         let core = self.core.clone();
@@ -171,17 +173,10 @@ fn of_schema(error: SchemaError) -> OpenError {
     }
 }
 
-impl Drop for ScyllaStore {
-    fn drop(&mut self) {
-        self.core.is_closed.store(true, SeqCst);
-        self.core.dropped.send_replace(true);
-    }
-}
-
 impl MessageLog for ScyllaStore {
     fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
         debug_assert!(group.iter().all(Append::is_well_formed), "{group:?}");
-        log::submit(&self.core, &self.runtime, group, done);
+        self.log.submit(group, &done);
     }
 
     fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
@@ -247,10 +242,10 @@ impl Store for ScyllaStore {
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.core.is_closed.store(true, SeqCst);
-        self.core.log.close();
+        self.is_closed.store(true, SeqCst);
+        self.log.close();
         Box::pin(async {
-            self.core.log.idle().await;
+            self.log.idle().await;
             Ok(())
         })
     }

@@ -13,12 +13,14 @@ use super::super::connect::Quorum;
 use super::options::SchemaError;
 use super::request::{self, Conditional};
 
-/// Seconds after which a holder that says nothing is taken for dead. Longer than any one
-/// statement.
-const LEASE_SECONDS: i32 = 60;
+/// Seconds after which a holder that says nothing is taken for dead.
+const LEASE_SECONDS: i32 = 20;
 
-/// How often it is tried, a second apart: somewhat longer than a lease.
-const ATTEMPTS: u32 = 90;
+/// How often a holder says that it lives: some of it may be lost.
+const RENEWAL: Duration = Duration::from_secs(4);
+
+/// How often it is tried, a second apart: long enough for another one to make all tables.
+const ATTEMPTS: u32 = 120;
 
 /// The lock, held.
 pub(super) struct Lock<'a> {
@@ -71,8 +73,26 @@ impl<'a> Lock<'a> {
         Ok(rows.into_iter().find_map(|(holder,)| holder).unwrap_or_default())
     }
 
+    /// Does something, and holds the lock meanwhile.
+    ///
+    /// # Errors
+    /// Also when the lock was lost.
+    pub(super) async fn hold<T>(
+        &self,
+        work: impl Future<Output = Result<T, SchemaError>>,
+    ) -> Result<T, SchemaError> {
+        self.renew().await?;
+        tokio::pin!(work);
+        loop {
+            match tokio::time::timeout(RENEWAL, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.renew().await?,
+            }
+        }
+    }
+
     /// Holds it for another lease.
-    pub(super) async fn renew(&self) -> Result<(), SchemaError> {
+    async fn renew(&self) -> Result<(), SchemaError> {
         let text = format!(
             "UPDATE {}.schema_versions USING TTL {LEASE_SECONDS} SET applied_by = ? \
              WHERE version = 0 IF applied_by = ?",

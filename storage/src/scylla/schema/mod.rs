@@ -158,12 +158,11 @@ async fn migrate(
         for (n, text) in (1..).zip(&texts) {
             let (version, title, of) = (migration.version, migration.title, texts.len());
             progress(&format!("version {version} ({title}): step {n} of {of}"));
-            lock.renew().await?;
-            request::change(session, text).await?;
+            lock.hold(request::change(session, text)).await?;
         }
         if migration.version == 1 {
             progress("writing down what the keyspace is for");
-            write_made(session, quorum, options, schema).await?;
+            lock.hold(write_made(session, quorum, options, schema)).await?;
         }
         // Last, so that a version that is written down is there as a whole.
         let text = format!(
@@ -174,7 +173,8 @@ async fn migrate(
         let now = now.map_or(0, |time| time.as_millis() as i64);
         let by = format!("skein {}", env!("CARGO_PKG_VERSION"));
         let values = (migration.version as i32, now, by);
-        request::conditional(session, quorum, "write down the version", &text, values).await?;
+        let what = "write down the version";
+        lock.hold(request::conditional(session, quorum, what, &text, values)).await?;
         applied.push(migration.version);
     }
     Ok((applied, before.max(LATEST)))
