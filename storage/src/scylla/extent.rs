@@ -58,7 +58,13 @@ impl Core {
             let next = self.end(&statements.first_serial, of, bucket).await?.head;
             steps += 1;
             match next {
-                Some(next) if next > head => head = next,
+                Some(next) if next > head => {
+                    head = next;
+                    // The partition where it would go on is this one.
+                    if self.layout.bucket(head + 1) == bucket {
+                        break;
+                    }
+                }
                 Some(next) if next < head => {
                     let reason = format!("conversation {of} ends with {head} and with {next}");
                     return Err(StoreError::Damaged(reason));

@@ -12,6 +12,7 @@ mod edges;
 mod place;
 mod retention;
 mod rivals;
+mod scene;
 mod schema;
 mod suite;
 
