@@ -8,12 +8,15 @@
 
 mod bounds;
 mod cursors;
+#[cfg(debug_assertions)]
+mod doubt;
 mod edges;
 mod place;
 mod retention;
 mod rivals;
 mod scene;
 mod schema;
+mod secured;
 mod suite;
 
 use std::process::ExitCode;
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(is_missing)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     place.tidy();
+    #[cfg(debug_assertions)]
+    doubt::tidy();
     conclusion.exit_code()
 }
 
@@ -44,13 +49,19 @@ fn main() -> ExitCode {
 type Own = (&'static str, fn(&'static Place));
 
 fn own(place: &'static Place) -> impl Iterator<Item = Trial> {
-    let all: [&[Own]; 6] = [
+    let all: [&[Own]; 8] = [
         schema::TESTS,
         edges::TESTS,
         retention::TESTS,
         rivals::TESTS,
         cursors::TESTS,
         bounds::TESTS,
+        secured::TESTS,
+        #[cfg(debug_assertions)]
+        doubt::TESTS,
+        // Planted bugs are in debug builds only.
+        #[cfg(not(debug_assertions))]
+        &[],
     ];
     all.into_iter().flatten().map(move |&(name, test)| {
         Trial::test(name, move || {

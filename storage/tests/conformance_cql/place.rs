@@ -20,6 +20,8 @@ pub const AS_DELIVERED: u64 = 16_384;
 pub struct Place {
     nodes: Vec<SocketAddr>,
     made: Mutex<Vec<String>>,
+    /// Those of them that nobody uses any more: tables take memory of the server.
+    over: Mutex<Vec<String>>,
     /// Held while the schema is changed: a server of one small JVM gets slower, not faster, by
     /// several changes at once.
     pub changes: tokio::sync::Mutex<()>,
@@ -27,7 +29,12 @@ pub struct Place {
 
 impl Place {
     pub fn new(nodes: Vec<SocketAddr>) -> Self {
-        Self { nodes, made: Mutex::default(), changes: tokio::sync::Mutex::default() }
+        Self {
+            nodes,
+            made: Mutex::default(),
+            over: Mutex::default(),
+            changes: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Options for a keyspace that is not there yet.
@@ -48,8 +55,15 @@ impl Place {
     pub async fn with_schema(&self, bucket_rows: u64) -> ScyllaOptions {
         let options = self.new_keyspace();
         let _one_at_a_time = self.changes.lock().await;
+        self.drop_all(&self.over).await;
         schema::apply(&options, &schema_options(bucket_rows), &mut |_| {}).await.unwrap();
         options
+    }
+
+    /// A keyspace that can go.
+    pub fn is_over(&self, keyspace: &str) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| it != keyspace);
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(keyspace.to_owned());
     }
 
     /// A session of the driver's, to look behind the store.
@@ -60,20 +74,27 @@ impl Place {
 
     /// Drops all keyspaces.
     pub fn tidy(&self) {
-        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
-        if made.is_empty() || self.nodes.is_empty() {
+        if self.nodes.is_empty() {
             return;
         }
         block_on(async {
-            let session = self.session().await;
-            for keyspace in made {
-                let dropped =
-                    session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {keyspace}"), ()).await;
-                if let Err(error) = dropped {
-                    eprintln!("keyspace {keyspace} stays: {error}");
-                }
-            }
+            self.drop_all(&self.over).await;
+            self.drop_all(&self.made).await;
         });
+    }
+
+    async fn drop_all(&self, keyspaces: &Mutex<Vec<String>>) {
+        let all = std::mem::take(&mut *keyspaces.lock().unwrap_or_else(PoisonError::into_inner));
+        if all.is_empty() {
+            return;
+        }
+        let session = self.session().await;
+        for keyspace in all {
+            let text = format!("DROP KEYSPACE IF EXISTS {keyspace}");
+            if let Err(error) = session.query_unpaged(text, ()).await {
+                eprintln!("keyspace {keyspace} stays: {error}");
+            }
+        }
     }
 }
 
