@@ -25,6 +25,7 @@ pub mod keys;
 pub mod lane;
 pub mod launch;
 pub mod mail;
+pub mod open;
 #[cfg(debug_assertions)]
 pub mod planted;
 pub mod registry;

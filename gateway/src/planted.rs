@@ -42,6 +42,16 @@ enum Bug {
     UnlistedConversation,
 }
 
+/// The bug in the clustered store itself that the environment asks for.
+pub fn in_scylla() -> Option<skein_storage::scylla::Planted> {
+    let bug = std::env::var(VARIABLE).ok();
+    let bug = bug.and_then(|name| skein_storage::scylla::Planted::parse(&name));
+    if bug.is_some() {
+        tracing::warn!(?bug, "this gateway is broken on purpose");
+    }
+    bug
+}
+
 /// The store, with the bug that the environment asks for.
 pub fn wrap(store: Arc<dyn Store>) -> Arc<dyn Store> {
     let Ok(name) = std::env::var(VARIABLE) else {

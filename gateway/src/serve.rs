@@ -11,7 +11,6 @@ use futures_util::future::BoxFuture;
 use skein_protocol::server::Rules;
 use skein_protocol::{ALPN, Code, wire};
 use skein_storage::Store;
-use skein_storage::embedded::{EmbeddedOptions, EmbeddedStore};
 use skein_transport::{
     AddressValidation, Bound, Engine, EngineConfig, Keys, KeysError, Mailbox, ServerTls,
     StartError, TlsOptions,
@@ -24,11 +23,22 @@ use crate::hub::{Host, Hub, HubParts, SessionLimits, TICK, ticks};
 use crate::lane::LaneConfig;
 use crate::launch::Launch;
 use crate::mail::{Drain, Mail};
+use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
 use crate::tls::Certificate;
 
-/// Threads that read the store for syncs and loads.
+/// Threads that wait for the store's reads; an embedded store has threads of its own beside them.
 const IO_THREADS: usize = 2;
+
+/// The driver of a cluster does all its work on these threads: it gets one for each core.
+fn io_threads(store: StoreKind) -> usize {
+    match store {
+        StoreKind::Embedded => IO_THREADS,
+        StoreKind::Scylla => {
+            std::thread::available_parallelism().map_or(IO_THREADS, usize::from).max(IO_THREADS)
+        }
+    }
+}
 
 /// How often cursors are written behind.
 const CURSOR_FLUSH: Duration = Duration::from_millis(50);
@@ -60,7 +70,7 @@ const MAX_WAITING: usize = 1_024;
 pub enum ServeError {
     /// The store cannot be opened.
     #[error(transparent)]
-    Store(#[from] skein_storage::embedded::OpenError),
+    Store(#[from] OpenStoreError),
     /// The keys of the transport cannot be read or made.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -76,7 +86,7 @@ pub enum ServeError {
     /// The stop came, and the store took too long.
     #[error(
         "stopped at drain.deadline before the store was closed; nothing that was acknowledged is \
-         lost, the next start reads the journal again"
+         lost"
     )]
     Deadline,
     /// The stop came, but something could not be finished.
@@ -90,13 +100,25 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub fn run(launch: Launch) -> Result<(), ServeError> {
     let Launch { config, certificate, verifier, stop, ready } = launch;
-    let store = open_store(&config)?;
-    let bound = bind(&config, certificate)?;
+    let _lock = FolderLock::take(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS)
+        .worker_threads(io_threads(config.store.kind))
         .thread_name("skein-io")
         .enable_all()
         .build()?;
+    let opened = runtime.block_on(async {
+        tokio::select! {
+            opened = open::open(&config) => opened.map(Some),
+            // Before anything is served there is nothing to stop.
+            () = stop.requested() => Ok(None),
+        }
+    });
+    let Some(store) = opened? else {
+        runtime.shutdown_background();
+        tracing::info!("stopped before the store was open");
+        return Ok(());
+    };
+    let bound = bind(&config, certificate)?;
     let host = Arc::new(SystemHost { handle: runtime.handle().clone() });
     let hub = Hub::new(parts(&config, verifier, store.clone(), host, bound.mailboxes()));
     let engine = {
@@ -126,31 +148,6 @@ fn bind(config: &Config, certificate: Certificate) -> Result<Bound<Mail>, ServeE
     let tls = ServerTls::new(chain, key, &[ALPN], &keys, &TlsOptions::default())
         .map_err(ServeError::Certificate)?;
     Ok(Engine::bind(engine_config(config, tls, keys))?)
-}
-
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
-    match config.store.kind {
-        StoreKind::Embedded => {
-            let options = EmbeddedOptions {
-                cache_bytes: config.store.cache_bytes,
-                reserve_bytes: config.store.reserve_bytes,
-                memtable_bytes: config.store.memtable_bytes,
-                journal_bytes: config.store.journal_bytes,
-                read_threads: config.store.read_threads,
-                compaction_threads: config.store.compaction_threads,
-                ..EmbeddedOptions::default()
-            };
-            let store = EmbeddedStore::open(config.data.join("store"), options)?;
-            Ok(broken_on_purpose(Arc::new(store)))
-        }
-    }
-}
-
-/// In debug builds a test may ask for a store that breaks a promise.
-fn broken_on_purpose(store: Arc<dyn Store>) -> Arc<dyn Store> {
-    #[cfg(debug_assertions)]
-    let store = crate::planted::wrap(store);
-    store
 }
 
 fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {

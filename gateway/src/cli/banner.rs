@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use crate::config::{Config, DEFAULT_PORT};
+use crate::config::{Config, DEFAULT_PORT, StoreKind};
 
 /// Which files for development stand in for configured ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +20,11 @@ pub fn ready(config: &Config, development: Development, address: SocketAddr) -> 
     let mut out =
         format!("Skein {} serves at {address} (QUIC over UDP)\n", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(out, "  data   {}", config.data.display());
+    if config.store.kind == StoreKind::Scylla {
+        let (keyspace, points) = (&config.scylla.keyspace, &config.scylla.contact_points);
+        let _ =
+            writeln!(out, "  store  keyspace {keyspace} of the cluster at {}", points.join(", "));
+    }
     if development.certificate {
         out.push_str("  TLS    development certificate: good for this machine only\n");
     }

@@ -8,6 +8,7 @@ use super::Failure;
 use super::exit::print;
 use crate::auth::Verifier;
 use crate::config::{Config, Problem, Problems, Sources, default_file};
+use crate::open::scylla_options;
 use crate::tls::Certificate;
 
 #[derive(Debug, Subcommand)]
@@ -32,11 +33,12 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Default => print(&default_file()),
         Command::Check { file, no_files } => {
-            let config = Sources::new().file(file)?.read()?.config;
+            let loaded = Sources::new().file(file)?.read()?;
             if !no_files {
-                check_files(&config)?;
+                check_files(&loaded.config)?;
             }
-            print(&format!("{}: good\n", file.display()))
+            let remarks = loaded.remarks.iter().map(|remark| format!("{remark}\n"));
+            print(&format!("{}{}: good\n", remarks.collect::<String>(), file.display()))
         }
     }
 }
@@ -56,6 +58,9 @@ fn check_files(config: &Config) -> Result<(), Problems> {
         && let Err(error) = Verifier::from_config(&config.auth)
     {
         add("[auth]", error.to_string());
+    }
+    if let Err(error) = scylla_options(&config.scylla) {
+        add("[scylla]", error.to_string());
     }
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }

@@ -13,6 +13,8 @@ pub enum Failure {
     Configuration(String),
     /// Exit status 1.
     Failed(String),
+    /// Exit status 4: the cluster's schema is not what this program needs.
+    Unfit(String),
 }
 
 impl Failure {
@@ -26,6 +28,7 @@ impl Failure {
         let (text, status) = match self {
             Self::Configuration(text) => (text, 3),
             Self::Failed(text) => (text, 1),
+            Self::Unfit(text) => (text, 4),
         };
         // Where standard error is closed the status is all that is left.
         let _ = writeln!(io::stderr(), "skein: {text}");

@@ -8,6 +8,7 @@ pub mod banner;
 mod config;
 mod exit;
 mod log;
+mod schema;
 mod serve;
 mod settings;
 mod token;
@@ -24,6 +25,7 @@ Exit status:
   1    something failed; the last line on standard error says what
   2    the command line is wrong
   3    the configuration is wrong: file, environment, or a value given by a flag
+  4    `schema`: what is in the cluster is not what this program needs
   130  ended by a second SIGINT before the stop was complete (143: SIGTERM)";
 
 /// The Skein gateway: instant messages over QUIC.
@@ -50,6 +52,9 @@ enum Command {
     /// Check a configuration file, or print one with every key and its default.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make, check or print the tables of a store in a cluster.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Schema(schema::Command),
     /// Print a token with which a client may connect as a user.
     ///
     /// Without --key it is signed with the development key that `skein serve` made in the data
@@ -64,6 +69,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(&command),
+        Command::Schema(command) => schema::run(&command),
         Command::Token(args) => token::run(&args),
         Command::Version => exit::print(&format!("skein {}\n", env!("CARGO_PKG_VERSION"))),
     };

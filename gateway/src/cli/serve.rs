@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use skein_storage::scylla::{ConnectError, OpenError};
 use skein_transport::StartError;
 
 use super::banner::{self, Development};
@@ -11,6 +12,7 @@ use crate::auth::Verifier;
 use crate::config::{Config, TokenKey};
 use crate::dev::DevFiles;
 use crate::launch::Launch;
+use crate::open::OpenStoreError;
 use crate::serve::{self, ServeError};
 use crate::stop;
 use crate::tls::Certificate;
@@ -111,6 +113,10 @@ fn start(launch: Launch) -> Result<(), Failure> {
         ServeError::Engine(StartError::Bind { .. }) => {
             Failure::Failed(format!("{error}; choose another address with --listen ADDR:PORT"))
         }
+        ServeError::Store(OpenStoreError::File(_)) => Failure::Configuration(error.to_string()),
+        ServeError::Store(OpenStoreError::Scylla(OpenError::Connect(
+            ConnectError::Unreachable { .. },
+        ))) => Failure::Failed(format!("{error}; see scylla.contact_points")),
         _ => Failure::Failed(error.to_string()),
     })
 }

@@ -2,8 +2,8 @@
 
 use skein_protocol::limits::FRAME_ENVELOPE_BYTES;
 
-use super::Config;
 use super::quantity::show_bytes;
+use super::{Config, StoreKind};
 
 /// What an answer to a send counts in the outbox: a frame with ids of full length and its place.
 const ANSWER_BYTES: usize = 256;
@@ -69,17 +69,53 @@ pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str,
             ),
         );
     }
-    if config.tls.cert.is_some() != config.tls.key.is_some() {
-        let (given, missing) = if config.tls.cert.is_some() {
-            ("tls.cert", "tls.key")
-        } else {
-            ("tls.key", "tls.cert")
-        };
+    let pair = |name: &'static str, is_given: bool| (name, is_given);
+    for (one, other, why) in [
+        (
+            pair("tls.cert", config.tls.cert.is_some()),
+            pair("tls.key", config.tls.key.is_some()),
+            "a certificate and its key go together",
+        ),
+        (
+            pair("scylla.tls_cert", config.scylla.tls_cert.is_some()),
+            pair("scylla.tls_key", config.scylla.tls_key.is_some()),
+            "a certificate and its key go together",
+        ),
+        (
+            pair("scylla.user", config.scylla.user.is_some()),
+            pair("scylla.password_file", config.scylla.password_file.is_some()),
+            "a user and its password go together",
+        ),
+    ] {
+        if one.1 != other.1 {
+            let (given, missing) = if one.1 { (one.0, other.0) } else { (other.0, one.0) };
+            problem(given, format!("`{given}` is given without `{missing}`: {why}"));
+        }
+    }
+    if config.scylla.tls_cert.is_some() && config.scylla.tls_ca.is_none() {
         problem(
-            given,
-            format!(
-                "`{given}` is given without `{missing}`: a certificate and its key go together"
-            ),
+            "scylla.tls_cert",
+            "`scylla.tls_cert` is given without `scylla.tls_ca`: connections are encrypted only \
+             if the gateway knows whom to trust"
+                .into(),
         );
+    }
+    if config.store.kind == StoreKind::Scylla && config.scylla.contact_points.is_empty() {
+        problem(
+            "store.kind",
+            "`store.kind` = \"scylla\" needs to know where the cluster is: name some of its nodes \
+             in `scylla.contact_points`"
+                .into(),
+        );
+    }
+}
+
+/// Whether the key has no effect with this kind of store.
+pub(super) fn is_unused(config: &Config, path: &str) -> bool {
+    match config.store.kind {
+        StoreKind::Embedded => path.starts_with("scylla."),
+        StoreKind::Scylla => {
+            path.starts_with("store.") && !["store.kind", "store.patience"].contains(&path)
+        }
     }
 }

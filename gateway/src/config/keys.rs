@@ -12,7 +12,11 @@ use skein_protocol::limits::{
     DEFAULT_MAX_UNACKED_SENDS,
 };
 
-use super::quantity::{bytes, count, span};
+use skein_storage::scylla::schema::Replication;
+use skein_storage::scylla::{MAX_RETENTION, MIN_RETENTION};
+
+use super::cluster::{Hosts, Keyspace, Replicas};
+use super::quantity::{OptionalSpan, bytes, count, span};
 use super::rule::{
     Address, Flag, Folder, LogFilter, OneOf, OptionalFile, OptionalText, Text, TokenKeys,
 };
@@ -154,9 +158,10 @@ settings! {
         reconnect_delay: Duration = secs(5), span(secs(0), mins(10));
     }
 
-    /// Where messages are kept.
+    /// Where messages are kept, and the store in this process.
     store: StoreConfig {
-        /// Kind of the store.
+        /// "embedded": in this process, in the data folder. "scylla": in a cluster, see `[scylla]`;
+        /// of this section only `patience` is used then.
         kind: StoreKind = StoreKind::Embedded, OneOf;
         /// How long a message waits for the store before its sender is told to try again later. It
         /// may still become durable after that; sent again, it is known. Clients send again by
@@ -176,5 +181,54 @@ settings! {
         /// Disk space that is left free: below it the store accepts no more messages, while it
         /// can still tidy up.
         reserve_bytes: u64 = 256 * MIB, bytes(0, TIB);
+    }
+
+    /// The store in a cluster of ScyllaDB or Apache Cassandra. `skein schema apply` makes its tables;
+    /// all gateways of an installation are told the same.
+    scylla: ScyllaConfig {
+        /// Nodes to ask first; the others are learned from them. Name several, so that a start does
+        /// not hang on one.
+        contact_points: Vec<String> = Vec::new(), Hosts;
+        /// Keyspace of the messages.
+        keyspace: String = "skein".into(), Keyspace;
+        /// Data centre whose nodes serve this gateway, and whose majority decides. None: a majority
+        /// of all replicas, wherever they are. Written into the keyspace when that is made, and the
+        /// same for all gateways.
+        data_centre: Option<String> = None, OptionalText(128);
+        /// On how many nodes each row is kept; for `skein schema apply`, when it makes the keyspace.
+        /// With 3, one node may fail and everything goes on.
+        replication: Replication = Replication::EachDataCentre(3), Replicas;
+        /// Role with which the gateway logs in to the cluster; none: the cluster asks for none.
+        user: Option<String> = None, OptionalText(128);
+        /// A file with the password of `user`, which may end with a line feed.
+        password_file: Option<PathBuf> = None, OptionalFile;
+        /// Certificates (PEM) of those who may issue the nodes' certificates. With it, connections
+        /// to the cluster are encrypted; a node's certificate must name its address.
+        tls_ca: Option<PathBuf> = None, OptionalFile;
+        /// Certificate chain (PEM) that the gateway shows to nodes that ask for one.
+        tls_cert: Option<PathBuf> = None, OptionalFile;
+        /// Private key (PEM) of `tls_cert`.
+        tls_key: Option<PathBuf> = None, OptionalFile;
+        /// Longest time to open a connection. A gateway that reaches no node at its start ends
+        /// after about as long, for whoever watches over it to start it again.
+        connect_timeout: Duration = secs(5), span(millis(100), mins(1));
+        /// Longest time that one request waits for its answer. Longer than the servers' own limits
+        /// (`write_request_timeout`, `cas_contention_timeout`), because a request that is given up
+        /// here may still be carried out there.
+        request_timeout: Duration = secs(10), span(millis(100), mins(2));
+        /// Appends under way at once, each of another conversation: what a cluster that answers
+        /// slowly is asked to do, and what a dead one costs in memory.
+        in_flight: usize = 512, count("appends", 1, 16_384);
+        /// Longest time that an append waits for a place among these; after it, senders are told to
+        /// try later.
+        wait: Duration = secs(2), span(secs(0), mins(1));
+        /// Reads under way at once; more wait.
+        reads: usize = 256, count("reads", 1, 16_384);
+        /// Writes of cursors, members and hints under way at once; more wait.
+        register_writes: usize = 256, count("writes", 1, 16_384);
+        /// For how long a message can be read; 0s: for ever. Given to each message when it is
+        /// written, so a change is for later ones. A repeat of a message that is gone is stored
+        /// anew.
+        retention: Option<Duration> = None, OptionalSpan(MIN_RETENTION, MAX_RETENTION);
     }
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod check;
+mod cluster;
 mod keys;
 mod print;
 mod quantity;
@@ -20,8 +21,8 @@ mod value;
 
 pub(crate) use keys::SECTIONS;
 pub use keys::{
-    AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig, SessionConfig,
-    StoreConfig, TlsConfig,
+    AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig, ScyllaConfig,
+    SessionConfig, StoreConfig, TlsConfig,
 };
 pub use print::{default_file, reference_page};
 pub use source::{Loaded, Problem, Problems, Sources};

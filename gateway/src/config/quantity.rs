@@ -100,6 +100,28 @@ impl Rule<Duration> for Span {
     }
 }
 
+/// A length of time within the bounds, or none if it is zero.
+pub(crate) struct OptionalSpan(pub(crate) Duration, pub(crate) Duration);
+
+impl Rule<Option<Duration>> for OptionalSpan {
+    fn read(&self, input: &Input) -> Result<Option<Duration>, String> {
+        let time = Span(Duration::ZERO, self.1).read(input)?;
+        if time.is_zero() {
+            return Ok(None);
+        }
+        Span(self.0, self.1).read(input).map(Some).map_err(|why| format!("{why}, or 0s for none"))
+    }
+    fn print(&self, value: &Option<Duration>) -> String {
+        Span(self.0, self.1).print(&value.unwrap_or_default())
+    }
+    fn unit(&self) -> &'static str {
+        "time, 0s for none"
+    }
+    fn range(&self) -> String {
+        Span(self.0, self.1).range()
+    }
+}
+
 /// A whole number of something.
 pub(crate) struct Count {
     bounds: RangeInclusive<u32>,

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::rule::Input;
-use super::{Config, SECTIONS, check, table};
+use super::{Choice, Config, SECTIONS, check, table};
 
 /// Variables that begin with `SKEIN_` and are no keys.
 const OTHER_VARIABLES: &[&str] = &["SKEIN_CONFIG"];
@@ -136,6 +136,7 @@ impl Sources {
                 reader.problems.push(Problem { place, message });
             });
         }
+        reader.remark_unused();
         if reader.problems.is_empty() {
             Ok(Loaded { config: reader.config, remarks: reader.remarks })
         } else {
@@ -167,6 +168,19 @@ impl Reader {
                 self.places.insert(key.path, place.to_owned());
             }
             Err(why) => self.problem(place, format!("`{path}` = {}: {why}", input.shown())),
+        }
+    }
+
+    /// What was set, and not to its default, and has no effect.
+    fn remark_unused(&mut self) {
+        let defaults = Config::default();
+        let unused = table::keys().filter(|key| check::is_unused(&self.config, key.path));
+        for key in unused.filter(|key| (key.print)(&self.config) != (key.print)(&defaults)) {
+            if let Some(place) = self.places.get(key.path) {
+                let kind = self.config.store.kind.name();
+                let what = format!("`{}` is not used with `store.kind` = \"{kind}\"", key.path);
+                self.remarks.push(format!("{place}: {what}"));
+            }
         }
     }
 

@@ -254,3 +254,18 @@ proptest! {
         let _ = load(&text.into_iter().collect::<String>());
     }
 }
+
+#[test]
+fn messages_are_kept_for_ever_or_for_an_hour_at_least() {
+    let retention = |text: &str| {
+        let loaded = environment(&[("SKEIN_SCYLLA__RETENTION", text)]).read();
+        loaded.map(|loaded| loaded.config.scylla.retention)
+    };
+    assert_eq!(retention("0s"), Ok(None));
+    assert_eq!(retention("1h"), Ok(Some(Duration::from_secs(3600))));
+    assert_eq!(retention("90days"), Ok(Some(Duration::from_secs(90 * 86_400))));
+    for bad in ["59m", "30years", "14", ""] {
+        let problem = retention(bad).unwrap_err().to_string();
+        assert!(problem.contains("SKEIN_SCYLLA__RETENTION"), "{problem}");
+    }
+}

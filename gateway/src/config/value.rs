@@ -33,10 +33,13 @@ impl Choice for LogFormat {
 pub enum StoreKind {
     /// In this process, in the data folder.
     Embedded,
+    /// In a cluster of ScyllaDB or Cassandra.
+    Scylla,
 }
 
 impl Choice for StoreKind {
-    const ALL: &'static [(&'static str, Self)] = &[("embedded", Self::Embedded)];
+    const ALL: &'static [(&'static str, Self)] =
+        &[("embedded", Self::Embedded), ("scylla", Self::Scylla)];
 }
 
 /// How a token is signed.

@@ -46,7 +46,7 @@ use tokio::sync::Semaphore;
 
 pub use options::{
     ClientCertificate, ConnectError, Credentials, MAX_RETENTION, MIN_RETENTION, OpenError,
-    ScyllaOptions, TlsOptions,
+    ScyllaOptions, TlsOptions, is_keyspace_name,
 };
 #[cfg(debug_assertions)]
 pub use planted::Planted;

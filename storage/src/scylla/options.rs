@@ -161,7 +161,7 @@ impl ScyllaOptions {
 }
 
 /// Whether it needs no quotes in CQL, so that what an operator types in `cqlsh` works.
-pub(super) fn is_keyspace_name(name: &str) -> bool {
+pub fn is_keyspace_name(name: &str) -> bool {
     name.len() <= 48
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

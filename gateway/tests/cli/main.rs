@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod cluster;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -70,6 +72,10 @@ fn every_command_explains_itself() {
         &["config"],
         &["config", "check"],
         &["config", "default"],
+        &["schema"],
+        &["schema", "print"],
+        &["schema", "apply"],
+        &["schema", "check"],
         &["token"],
         &["version"],
     ];
@@ -105,6 +111,8 @@ fn a_wrong_command_line_is_status_2() {
         (&["serv"], "serve"),
         (&["serve", "--lisen", "127.0.0.1:1"], "--listen"),
         (&["serve", "--set", "shards"], "KEY=VALUE"),
+        (&["schema", "print", "--for", "mysql"], "scylla, cassandra"),
+        (&["schema", "apply", "--bucket-rows", "many"], "--bucket-rows"),
         (&["token"], "--user"),
         (&["token", "--user", ""], "empty"),
         (&["token", "--user", "a", "--ttl", "1"], "with its unit"),
