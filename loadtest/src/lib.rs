@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod packed;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod verify;

@@ -1,0 +1,142 @@
+//! A summary as text, for the terminal and for logs.
+
+use std::fmt::Write as _;
+
+use super::summary::{Latency, Part, Summary};
+use crate::objective::show_us;
+
+/// The figures of a run for people.
+pub fn table(summary: &Summary) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}: {} of {} sessions, {:.0} s measured",
+        summary.scenario, summary.connected, summary.planned, summary.phases.measured
+    );
+    if summary.rate_per_second > 0.0 {
+        let _ = writeln!(
+            text,
+            "{:.0} messages/s acknowledged, {:.0}/s delivered",
+            summary.rate_per_second, summary.delivered_per_second
+        );
+    }
+    memory(&mut text, summary);
+    operations(&mut text, summary);
+    steps(&mut text, summary);
+    let faults: Vec<String> =
+        summary.faults().iter().map(|(name, count)| format!("{count} {name}")).collect();
+    if summary.sent > 0 {
+        let _ = writeln!(text, "\nmessages: {} written, {}", summary.sent, faults.join(", "));
+    }
+    if summary.sessions_lost + summary.sessions_failed > 0 {
+        let ends: Vec<String> =
+            summary.session_ends.iter().map(|(why, count)| format!("{why}: {count}")).collect();
+        let _ = writeln!(
+            text,
+            "sessions: {} lost, {} attempts failed ({})",
+            summary.sessions_lost,
+            summary.sessions_failed,
+            ends.join(", ")
+        );
+    }
+    for verdict in &summary.objectives {
+        let mark = if verdict.holds { "holds " } else { "MISSED" };
+        let _ = writeln!(text, "{mark} {}: {}", verdict.objective, verdict.shown);
+    }
+    for reason in &summary.reasons {
+        let _ = writeln!(text, "INVALID {}: {}", reason.kind, reason.detail);
+    }
+    let _ = writeln!(text, "\n{}", verdict(summary));
+    text
+}
+
+/// The outcome in a few words.
+pub(super) fn verdict(summary: &Summary) -> String {
+    if summary.ended_early {
+        return "ended early: the figures are of what was measured until then".into();
+    }
+    if !summary.valid {
+        return "invalid: the figures must not be believed".into();
+    }
+    if summary.passed {
+        return "passed".into();
+    }
+    let faults = summary.faults().into_iter().filter(|(_, count)| *count > 0);
+    let faults = faults.map(|(name, count)| format!("{count} messages {}", name.replace('_', " ")));
+    let missed = summary.objectives.iter().filter(|verdict| !verdict.holds);
+    let all: Vec<String> =
+        faults.chain(missed.map(|v| format!("{} is missed", v.objective))).collect();
+    format!("failed: {}", all.join(", "))
+}
+
+fn memory(text: &mut String, summary: &Summary) {
+    let sides = [
+        ("gateway", summary.gateway_bytes_per_session, summary.gateway.as_ref()),
+        ("generator", summary.generator_bytes_per_session, Some(&summary.generator)),
+    ];
+    for (side, bytes, process) in sides {
+        let Some(process) = process else { continue };
+        let _ = write!(text, "{side}: {:.2} cores", process.cpu_cores);
+        if let Some(bytes) = bytes {
+            let _ = write!(text, ", {bytes:.0} bytes a session");
+        }
+        let _ = writeln!(
+            text,
+            ", {} at most",
+            bytesize::ByteSize(process.peak_rss_bytes).display().iec()
+        );
+    }
+}
+
+fn operations(text: &mut String, summary: &Summary) {
+    let _ = writeln!(
+        text,
+        "\n{:<18}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}{:>8}{:>8}",
+        "", "count", "per s", "p50", "p99", "p99.9", "max", "errors", "late", "dropped"
+    );
+    let time = |us: Option<u64>| us.map_or_else(|| "-".into(), |us| show_us(us as f64));
+    for (operation, figures) in &summary.operations {
+        if figures.count + figures.errors + figures.dropped == 0 {
+            continue;
+        }
+        let name = match figures.part {
+            Part::Measured => operation.to_string(),
+            Part::Unmeasured => format!("{operation} (ramp)"),
+        };
+        let rate = figures.per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.1}"));
+        let Latency { p50_us, p99_us, p999_us, max_us, .. } = figures.response;
+        let _ = writeln!(
+            text,
+            "{name:<18}{:>10}{rate:>10}{:>10}{:>10}{:>10}{:>10}{:>8}{:>8}{:>8}",
+            figures.count,
+            time(p50_us),
+            time(p99_us),
+            time(p999_us),
+            time(max_us),
+            figures.errors,
+            figures.late,
+            figures.dropped
+        );
+        for (kind, count) in &figures.error_kinds {
+            let _ = writeln!(text, "    {count} x {kind}");
+        }
+    }
+}
+
+fn steps(text: &mut String, summary: &Summary) {
+    if summary.steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{:>12}{:>12}  {}", "load", "acked/s", "");
+    for step in &summary.steps {
+        let word = if step.good { "good".into() } else { step.broken.join(", ") };
+        let _ = writeln!(text, "{:>12.1}{:>12.1}  {word}", step.load, step.acked_per_second);
+    }
+    let good = summary.steps.iter().filter(|step| step.good).map(|step| step.load);
+    match good.max_by(f64::total_cmp) {
+        Some(load) => {
+            let _ = writeln!(text, "the last good step: {load:.1}");
+        }
+        None => text.push_str("no step was good: begin with less\n"),
+    }
+}
