@@ -30,17 +30,11 @@ const MAX_APPEND_BYTES: usize = 8 << 20;
 /// Highest number that a message can have. Timestamps of registers are numbers too.
 const MAX_SEQ: Seq = i64::MAX as Seq;
 
-/// What an append leaves to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Appended {
-    /// It opened a partition: the head to write down as a hint.
-    pub(super) hint: Option<Seq>,
-}
-
 impl Writer for Core {
-    type Rest = Appended;
+    /// A partition was opened: the head to write down as a hint.
+    type Rest = Seq;
 
-    async fn append(&self, append: Append, deadline: Instant) -> Result<Appended, AppendError> {
+    async fn append(&self, append: Append, deadline: Instant) -> Result<Option<Seq>, AppendError> {
         if !append.is_well_formed() || bytes_of(&append.records) > MAX_APPEND_BYTES {
             let what = "the append has not the form that was agreed on";
             return Err(StoreError::Unavailable(what.into()).into());
@@ -71,7 +65,8 @@ impl Writer for Core {
                 if opened {
                     add(&self.counters.opened_partitions, 1);
                 }
-                Ok(Appended { hint: (opened && first > 1).then_some(last) })
+                // The first partition is always looked into.
+                Ok((opened && first > 1).then_some(last))
             }
             Outcome::Conflict => {
                 add(&self.counters.conflicts, 1);
@@ -83,10 +78,8 @@ impl Writer for Core {
         }
     }
 
-    async fn tidy(&self, conversation: ConversationId, appended: Appended) {
-        if let Some(head) = appended.hint {
-            self.write_hint(conversation, head).await;
-        }
+    async fn tidy(&self, conversation: ConversationId, head: Seq) {
+        self.write_hint(conversation, head).await;
     }
 
     fn refused(&self, appends: usize) {

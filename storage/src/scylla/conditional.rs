@@ -2,7 +2,7 @@
 //!
 //! Cassandra answers with one row: `[applied]`, and if it was not applied the columns that the
 //! condition looked at, unless there is nothing in the partition. ScyllaDB answers with one row
-//! for each statement of a batch, all with all columns, also if it was applied. So columns are
+//! for each conditional statement of a batch, all with all columns, also if it was applied. So columns are
 //! found by their name, and a value in any of the rows.
 
 use scylla::response::query_result::QueryResult;
@@ -30,16 +30,20 @@ fn read(answer: QueryResult, column: Option<&str>) -> Result<(bool, Option<i64>)
     let place_of = |name| columns.get_by_name(name).map(|(place, _)| place);
     let applied = place_of("[applied]").ok_or_else(|| unexpected("it has no [applied]"))?;
     let column = column.and_then(place_of);
-    let (mut all_applied, mut value) = (None, None);
+    let (mut outcome, mut value) = (None, None);
     for row in answer.rows::<Row>().map_err(unexpected)? {
         let row = row.map_err(unexpected)?;
-        let is_applied = matches!(row.columns.get(applied), Some(Some(CqlValue::Boolean(true))));
-        all_applied = Some(all_applied.unwrap_or(true) && is_applied);
+        // A batch is applied as a whole: rows that differ are no answer at all.
+        match (row.columns.get(applied), outcome) {
+            (Some(Some(CqlValue::Boolean(now))), None) => outcome = Some(*now),
+            (Some(Some(CqlValue::Boolean(now))), Some(before)) if *now == before => {}
+            _ => return Err(unexpected("it is applied and it is not")),
+        }
         if let Some(Some(Some(CqlValue::BigInt(number)))) =
             column.map(|column| row.columns.get(column).map(Option::as_ref))
         {
             value = value.max(Some(*number));
         }
     }
-    Ok((all_applied.ok_or_else(|| unexpected("it has no row"))?, value))
+    Ok((outcome.ok_or_else(|| unexpected("it has no row"))?, value))
 }

@@ -1,5 +1,6 @@
 //! From options to a session of the driver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::PoolSize;
@@ -7,6 +8,7 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
 
 use super::errors;
@@ -16,6 +18,10 @@ use super::tls;
 /// Silence after which a connection is asked for a sign of life, and how long it may take to give
 /// one. A node that vanished without closing its connections is noticed after both.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// After this time a request that can be repeated is put to a second node as well, once. A node
+/// that hangs with its connections open is so got round.
+const SECOND_OPINION: Duration = Duration::from_secs(1);
 
 /// Longest time for all nodes to agree on a change of the schema.
 const SCHEMA_AGREEMENT: Duration = Duration::from_secs(60);
@@ -62,13 +68,16 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, ConnectE
         // Another data centre could not form our majority anyway.
         policy = policy.prefer_datacenter(data_centre.clone()).permit_dc_failover(false);
     }
-    // Retries are the driver's own for what is marked idempotent; statements that must not be
-    // repeated behind our back say so themselves.
+    // The driver repeats what is marked as idempotent, and nothing else.
     let profile = ExecutionProfile::builder()
         .consistency(quorum.plain)
         .serial_consistency(Some(quorum.serial))
         .request_timeout(Some(options.request_timeout))
         .load_balancing_policy(policy.build())
+        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+            max_retry_count: 1,
+            retry_interval: SECOND_OPINION,
+        })))
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(options.contact_points.iter().map(|point| point.trim()))

@@ -21,8 +21,8 @@ use crate::{Append, AppendError, AppendSink, StoreError};
 
 /// Who carries an append out.
 pub(super) trait Writer: Send + Sync + 'static {
-    /// What an append leaves to be done once its outcome was reported.
-    type Rest: Send;
+    /// What an append may leave to be done once its outcome was reported.
+    type Rest: Send + 'static;
 
     /// Carries one out; it gives up when it has no place before `deadline`. Its future is dropped
     /// when the store is.
@@ -30,9 +30,9 @@ pub(super) trait Writer: Send + Sync + 'static {
         &self,
         append: Append,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Self::Rest, AppendError>> + Send;
+    ) -> impl Future<Output = Result<Option<Self::Rest>, AppendError>> + Send;
 
-    /// Does what it left.
+    /// Does what it left, beside the appends that follow.
     fn tidy(
         &self,
         conversation: ConversationId,
@@ -55,7 +55,7 @@ pub(super) struct Log<W> {
 struct Shared<W> {
     writer: Arc<W>,
     state: Mutex<State>,
-    /// Told when the last task has ended.
+    /// Told when the last task has ended, of whatever kind.
     told: Notify,
     /// Becomes true when the store is dropped.
     dropped: watch::Sender<bool>,
@@ -66,6 +66,14 @@ struct State {
     is_closed: bool,
     /// What waits, by conversation. A conversation is in it while its task runs.
     waiting: HashMap<ConversationId, VecDeque<Pending>>,
+    /// Tasks that do what appends have left.
+    tidying: usize,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.tidying == 0
+    }
 }
 
 struct Pending {
@@ -132,8 +140,13 @@ impl<W: Writer> Log<W> {
                     Entry::Occupied(mut queue) => queue.get_mut().push_back(pending),
                     Entry::Vacant(entry) => {
                         entry.insert(VecDeque::new());
-                        let (shared, wait) = (self.shared.clone(), self.wait);
-                        let turns = Turns { shared, wait, conversation, is_over: false };
+                        let turns = Turns {
+                            shared: self.shared.clone(),
+                            runtime: self.runtime.clone(),
+                            wait: self.wait,
+                            conversation,
+                            is_over: false,
+                        };
                         starting.push((turns, pending));
                     }
                 }
@@ -159,7 +172,7 @@ impl<W: Writer> Log<W> {
             tokio::pin!(told);
             // From here on a notification is not missed.
             told.as_mut().enable();
-            if self.shared.state().waiting.is_empty() {
+            if self.shared.state().is_idle() {
                 return;
             }
             told.await;
@@ -179,11 +192,15 @@ impl<W> Shared<W> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove(&self, state: &mut State, of: ConversationId) -> Option<VecDeque<Pending>> {
-        let rest = state.waiting.remove(&of);
-        if state.waiting.is_empty() {
+    fn tell_if_idle(&self, state: &State) {
+        if state.is_idle() {
             self.told.notify_waiters();
         }
+    }
+
+    fn remove(&self, state: &mut State, of: ConversationId) -> Option<VecDeque<Pending>> {
+        let rest = state.waiting.remove(&of);
+        self.tell_if_idle(state);
         rest
     }
 }
@@ -191,6 +208,7 @@ impl<W> Shared<W> {
 /// The turns of one conversation's appends.
 struct Turns<W> {
     shared: Arc<Shared<W>>,
+    runtime: Handle,
     wait: Duration,
     conversation: ConversationId,
     /// Its queue is gone; if there is one of this name now it is another task's.
@@ -206,7 +224,9 @@ impl<W: Writer> Turns<W> {
             match outcome {
                 Ok(rest) => {
                     ticket.report(Ok(()));
-                    self.shared.writer.tidy(self.conversation, rest).await;
+                    if let Some(rest) = rest {
+                        self.tidy(rest);
+                    }
                 }
                 Err(error) => ticket.report(Err(error)),
             }
@@ -214,12 +234,20 @@ impl<W: Writer> Turns<W> {
         }
     }
 
+    /// Nobody waits for it but [`Log::idle`].
+    fn tidy(&self, rest: W::Rest) {
+        self.shared.state().tidying += 1;
+        let tidying = Tidying(self.shared.clone());
+        let conversation = self.conversation;
+        self.runtime.spawn(async move { tidying.0.writer.tidy(conversation, rest).await });
+    }
+
     /// `None` if the store was dropped meanwhile.
     async fn carry_out(
         &self,
         append: Append,
         deadline: Instant,
-    ) -> Option<Result<W::Rest, AppendError>> {
+    ) -> Option<Result<Option<W::Rest>, AppendError>> {
         let mut dropped = self.shared.dropped.subscribe();
         let append = self.shared.writer.append(append, deadline);
         tokio::pin!(append);
@@ -280,6 +308,17 @@ impl<W> Drop for Turns<W> {
         let rest = self.shared.remove(&mut self.shared.state(), self.conversation);
         // Without the lock: tickets call their sinks.
         drop(rest);
+    }
+}
+
+/// A task that does what an append has left.
+struct Tidying<W>(Arc<Shared<W>>);
+
+impl<W> Drop for Tidying<W> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.tidying -= 1;
+        self.0.tell_if_idle(&state);
     }
 }
 

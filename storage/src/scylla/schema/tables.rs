@@ -65,9 +65,9 @@ const GC_GRACE: &str = "gc_grace_seconds = 86400";
 /// long is spread over many files; levels keep that to a few. Time windows would do nothing for
 /// expiry: the head of a partition never expires, so no file that holds one can be dropped whole,
 /// and a slow conversation's partition would be spread over all windows of its life. Expired rows
-/// go when levels are merged, or when they make up a fifth of a file.
-const COMPACTION: &str = "compaction = {'class': 'LeveledCompactionStrategy', \
-                          'tombstone_threshold': '0.2', 'unchecked_tombstone_compaction': 'true'}";
+/// go when levels are merged, or when they make up a fifth of a file (`tombstone_threshold`, by
+/// default).
+const COMPACTION: &str = "compaction = {'class': 'LeveledCompactionStrategy'}";
 
 // Left at the servers' defaults, which suit: compression (LZ4, in chunks of the size of a few
 // messages), caching, and `speculative_retry`, which applies to plain reads alone and helps while
