@@ -25,7 +25,7 @@ pub(crate) struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Send {
     pub(crate) msg: Msg,
-    /// It cannot be in the log at or below this number. `None`: nobody has sent it before.
+    /// It cannot be in the log at or below this number. `None`: its client does not say.
     pub(crate) after: Option<Seq>,
     /// Planted: it is taken for granted that it is not in the log.
     pub(crate) is_believed_new: bool,

@@ -97,8 +97,8 @@ impl AppendModel {
             client.known = state.cluster.walk(0, true);
         }
         client.sent |= 1 << place;
-        let tells_head = posts[place].is_repetition || self.scene.first_attempts_tell_head;
-        let after = tells_head.then_some(client.known);
+        let is_silent = self.scene.has(Bug::SilentFirstAttempt) && !posts[place].is_repetition;
+        let after = (!is_silent).then_some(client.known);
         if client.has_sent_all(posts.len()) {
             // Not needed any more: states that differ in it alone are one.
             client.known = 0;

@@ -10,7 +10,8 @@ use crate::gateway::Rules;
 pub(crate) struct Post {
     /// To which gateway.
     pub(crate) to: usize,
-    /// The client says that it may have sent it before, and which head it knew then.
+    /// The client has sent it before. With each attempt it names the head that it knew at the
+    /// first.
     pub(crate) is_repetition: bool,
 }
 
@@ -62,6 +63,9 @@ pub(crate) enum Bug {
     NoReload,
     /// Head and rows are read without serial consistency.
     PlainLoad,
+    /// A client names the head that it knew with a repetition only, and what names none is looked
+    /// for among recent messages only.
+    SilentFirstAttempt,
 }
 
 /// One bounded world.
@@ -75,8 +79,6 @@ pub(crate) struct Scene {
     /// may be overtaken by its repetition.
     pub(crate) posts: Vec<Vec<Post>>,
     pub(crate) trouble: Trouble,
-    /// A client tells the head that it knows with its first attempt too.
-    pub(crate) first_attempts_tell_head: bool,
     /// Rows of different gateways may be equal in every column.
     pub(crate) clocks_agree: bool,
     /// Somebody appends at numbers beyond the end, as a gateway might whose cluster was restored
@@ -95,11 +97,10 @@ impl Scene {
             vec![vec![first(0), again(1)], vec![first(0), again(1)], vec![first(1), again(0)]];
         Self {
             layout: Layout::new(2, 2),
-            rules: Rules { max_append: 2, window: 8, splits_at_edge: false },
+            rules: Rules { max_append: 2, window: 2, splits_at_edge: false },
             logs: vec![Vec::new()],
             posts,
             trouble: Trouble::default(),
-            first_attempts_tell_head: false,
             clocks_agree: false,
             has_stray: false,
             keeps_refused: false,
