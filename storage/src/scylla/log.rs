@@ -19,6 +19,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{Append, AppendError, AppendSink, StoreError};
 
+/// How often it is looked at least whether somebody has waited for too long.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Who carries an append out.
 pub(super) trait Writer: Send + Sync + 'static {
     /// What an append may leave to be done once its outcome was reported.
@@ -261,12 +264,12 @@ impl<W: Writer> Turns<W> {
         }
     }
 
-    /// When the one that waits longest is told to come again. One that comes later has at least
-    /// as long from now.
+    /// When the one that waits longest is told to come again. While nobody waits: the soonest that
+    /// one who comes now could be, and not at once if nobody is to wait at all.
     fn next_deadline(&self) -> Instant {
         let state = self.shared.state();
         let longest = state.waiting.get(&self.conversation).and_then(VecDeque::front);
-        longest.map_or_else(|| Instant::now() + self.wait, |next| next.deadline)
+        longest.map_or_else(|| Instant::now() + self.wait.max(SHORTEST), |next| next.deadline)
     }
 
     /// Refuses what has waited for too long behind another append.
