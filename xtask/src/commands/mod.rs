@@ -65,7 +65,8 @@ pub(crate) fn run() -> ExitCode {
     let What::Cql(what) = Line::parse().what;
     let done: Result<ExitCode, Box<dyn Error>> = match what {
         Cql::Up(Up { nodes, durable, optimised }) => {
-            background::up(Options { nodes, durable, optimised, ..Options::default() })
+            let options = Options { nodes, durable, optimised, ..Options::default() };
+            background::up(Options { throwaway: true, ..options })
         }
         Cql::Down => background::down(),
         Cql::Fetch => fetch(),

@@ -11,7 +11,7 @@ use skein_xtask::cql::{Cluster, OWN, Options, VARIABLE};
 const ON_ONE_NODE: &[&str] = &["conformance_cql"];
 
 /// Test targets that start servers of their own.
-const ON_THEIR_OWN: &[&str] = &["servers"];
+const ON_THEIR_OWN: &[&str] = &["servers", "cluster"];
 
 /// Both kinds, even if the first fails; `only` names the targets, all if it is empty.
 pub(super) fn run(only: &[String], arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
@@ -28,9 +28,18 @@ pub(super) fn run(only: &[String], arguments: &[String]) -> Result<ExitCode, Box
     let mut worst = 0;
     if !on_one_node.is_empty() {
         eprintln!("starting one node, about half a minute");
-        let cluster = Cluster::start(Options::default())?;
+        // Tests make hundreds of tables.
+        let options = Options { throwaway: true, heap_mib: Some(1_024), ..Options::default() };
+        let cluster = Cluster::start(options)?;
         let points: Vec<_> = cluster.contact_points().iter().map(ToString::to_string).collect();
         worst = worst.max(test(&on_one_node, &points.join(","), arguments)?);
+        if worst != 0 {
+            cluster.keep_logs();
+        }
+        if cluster.node(0).pid().is_none() {
+            cluster.keep_logs();
+            eprintln!("the server ended under the tests");
+        }
     }
     if !on_their_own.is_empty() {
         worst = worst.max(test(&on_their_own, OWN, arguments)?);

@@ -59,6 +59,7 @@ impl Cluster {
                 java: java.clone(),
                 arguments: settings::arguments(&home, number, &jars, &options),
                 patience: options.start_timeout,
+                throwaway: options.throwaway,
                 jvm: Mutex::new(None),
                 folder: home,
             });

@@ -33,6 +33,8 @@ pub struct Node {
     pub(crate) java: Java,
     pub(crate) arguments: Vec<String>,
     pub(crate) patience: Duration,
+    /// It cannot be started a second time.
+    pub(crate) throwaway: bool,
     pub(crate) jvm: Mutex<Option<Jvm>>,
 }
 
@@ -55,8 +57,13 @@ impl Node {
     /// peers by then: see [`Cluster::wait`](super::Cluster::wait).
     ///
     /// # Errors
-    /// When it runs already, ends, or does not serve in time.
+    /// When it runs already, ends, or does not serve in time, and with
+    /// [`Options::throwaway`](super::Options::throwaway).
     pub fn start(&self) -> Result<(), CqlError> {
+        if self.throwaway {
+            let what = "cannot start again: the options say that it is thrown away";
+            return Err(CqlError::State { node: self.number, what });
+        }
         self.launch()?;
         self.wait(Instant::now() + self.patience, probe::serves)
     }

@@ -67,6 +67,8 @@ fn configuration(conf: &Path, node: usize, addresses: Addresses, options: &Optio
     let authenticator =
         if options.password { "PasswordAuthenticator" } else { "AllowAllAuthenticator" };
     let tls = options.tls.as_ref().map(|tls| encryption(conf, tls)).unwrap_or_default();
+    // As delivered each table takes a megabyte as soon as it is written to; tests have many tables.
+    let memtables = if options.optimised { "heap_buffers" } else { "unslabbed_heap_buffers" };
     let timeout = options.request_timeout.as_millis().max(10);
     format!(
         "\
@@ -86,6 +88,7 @@ native_transport_port: {native}
 authenticator: {authenticator}
 {tls}{sync}
 memtable_heap_space: 64MiB
+memtable_allocation_type: {memtables}
 memtable_offheap_space: 64MiB
 auto_snapshot: false
 paxos_variant: v2
@@ -164,6 +167,11 @@ pub(crate) fn arguments(folder: &Path, node: usize, jars: &Jars, options: &Optio
         "-Dcassandra.ring_delay_ms=3000".into(),
         "-Dcassandra.consistent.rangemovement=false".into(),
     ];
+    if options.throwaway {
+        // Otherwise every change of the schema waits for the disk several times. What is not
+        // flushed is not known when a node starts again.
+        arguments.push("-Dcassandra.test.flush_local_schema_changes=false".into());
+    }
     if !options.optimised {
         arguments.push("-XX:TieredStopAtLevel=1".into());
     }
