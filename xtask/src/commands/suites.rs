@@ -3,7 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::io;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use skein_xtask::cql::{Cluster, OWN, Options, VARIABLE};
 
@@ -25,6 +25,12 @@ pub(super) fn run(only: &[String], arguments: &[String]) -> Result<ExitCode, Box
         suites.iter().copied().filter(|suite| named(suite)).collect()
     };
     let (on_one_node, on_their_own) = (chosen(ON_ONE_NODE), chosen(ON_THEIR_OWN));
+    // Before anything runs, so that no server waits for a compiler.
+    let all: Vec<_> = on_one_node.iter().chain(&on_their_own).copied().collect();
+    let built = cargo(&all).arg("--no-run").status()?;
+    if !built.success() {
+        return Ok(ExitCode::from(status(built)));
+    }
     let mut worst = 0;
     if !on_one_node.is_empty() {
         eprintln!("starting one node, about half a minute");
@@ -47,15 +53,23 @@ pub(super) fn run(only: &[String], arguments: &[String]) -> Result<ExitCode, Box
     Ok(ExitCode::from(worst))
 }
 
-/// The exit status of the tests.
+/// Runs tests; says their exit status.
 fn test(suites: &[&str], server: &str, arguments: &[String]) -> io::Result<u8> {
+    let done = cargo(suites).arg("--").args(arguments).env(VARIABLE, server).status()?;
+    Ok(status(done))
+}
+
+/// The whole workspace each time: a part of it would be built anew, with other features.
+fn cargo(suites: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The whole workspace each time: a part of it would be built anew, with other features.
     cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     for suite in suites {
         cargo.args(["--test", suite]);
     }
-    let status = cargo.arg("--").args(arguments).env(VARIABLE, server).status()?;
-    // None when a signal ended it; cargo's own for tests that failed is 101.
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(101))
+    cargo
+}
+
+/// None when a signal ended it; cargo's own for tests that failed is 101.
+fn status(done: ExitStatus) -> u8 {
+    done.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(101)
 }
