@@ -35,6 +35,15 @@ pub(super) enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Give the keyspace a new epoch, after an older state was restored into it.
+    ///
+    /// Clients then see that the log is another one, throw their positions away and sync anew;
+    /// without it, one that had seen more than was restored would wait for ever. Stop all gateways
+    /// first: one that runs goes on with the old epoch.
+    RenewEpoch {
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Tell whether the schema is what this program and configuration need.
     ///
     /// Ends with status 4 if it is not: missing, older, newer, or made for something else.
@@ -77,6 +86,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let config = settings.load([])?.config;
             apply(&cluster_of(&config)?, &schema_options(&config, making))
         }
+        Command::RenewEpoch { settings } => renew_epoch(&cluster_of(&settings.load([])?.config)?),
         Command::Check { settings } => check(&cluster_of(&settings.load([])?.config)?),
     }
 }
@@ -110,11 +120,23 @@ fn apply(options: &ScyllaOptions, schema: &SchemaOptions) -> Result<(), Failure>
     print(&format!("{what}: keyspace {keyspace} on {kind} has schema version {version}\n"))
 }
 
-fn check(options: &ScyllaOptions) -> Result<(), Failure> {
+fn renew_epoch(options: &ScyllaOptions) -> Result<(), Failure> {
+    fit(options)?;
+    let epoch = block_on(schema::renew_epoch(options))?;
+    print(&format!("keyspace {} has epoch {epoch}; start the gateways\n", options.keyspace))
+}
+
+/// What is there, if a gateway could start on it.
+fn fit(options: &ScyllaOptions) -> Result<schema::Found, Failure> {
     let found = block_on(schema::check(options))?;
-    if let Some(problem) = found.problem(options) {
-        return Err(Failure::Unfit(problem.to_string()));
+    match found.problem(options) {
+        Some(problem) => Err(Failure::Unfit(problem.to_string())),
+        None => Ok(found),
     }
+}
+
+fn check(options: &ScyllaOptions) -> Result<(), Failure> {
+    let found = fit(options)?;
     let (keyspace, kind) = (&options.keyspace, found.kind);
     let version = found.version.unwrap_or_default();
     print(&format!("keyspace {keyspace} on {kind} has schema version {version}: good\n"))

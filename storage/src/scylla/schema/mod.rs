@@ -202,6 +202,22 @@ async fn write_made(
 /// In the place of a data centre: a majority of all replicas. No data centre has an empty name.
 const EVERYWHERE: &str = "";
 
+/// Gives the keyspace a new [epoch](crate::Store::epoch), by which clients see that its log is
+/// another one. For a keyspace into which an older state was restored, before gateways start on it:
+/// those that run keep the old one.
+///
+/// # Errors
+/// [`SchemaError`] if the cluster does not answer.
+pub async fn renew_epoch(options: &ScyllaOptions) -> Result<u64, SchemaError> {
+    let session = connect::connect(options).await?;
+    let epoch = rand::random::<u64>();
+    let text = format!("UPDATE {}.store SET epoch = ? WHERE id = 1 IF EXISTS", options.keyspace);
+    let values = (epoch as i64,);
+    let what = "write the epoch";
+    request::conditional(&session, Quorum::of(options), what, &text, values).await?;
+    Ok(epoch)
+}
+
 /// Looks what is there.
 ///
 /// # Errors
