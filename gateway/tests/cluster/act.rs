@@ -76,7 +76,7 @@ impl<'a> Act<'a> {
             options = options.env(name, value);
         }
         if let Some(bug) = plan.bug {
-            options = options.env("SKEIN_PLANTED_BUG", bug);
+            options = options.env("HACK_BUG", bug);
         }
         let gateways = Gateways::start(folder.path(), plan.gateways, options, &mut rng);
         let runtime = tokio::runtime::Builder::new_multi_thread()

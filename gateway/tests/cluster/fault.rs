@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use skein_xtask::cql::proxy::{Aim, Fault as Trick, Faults};
+use skein_xtask::cql::proxy::{Aim, Answer, Fault as Trick, Faults};
 
 use crate::act::{Act, PATIENCE};
 use crate::chat::checker::Kind;
@@ -33,7 +33,15 @@ pub enum Fault {
     EveryDoubt,
     /// The same for all that reads or writes rows.
     Statements,
+    /// All fall silent while the outcomes of their last appends are not known.
+    DoubtThenSilence,
+    /// A gateway is killed, and its last appends reach the nodes after the next one has begun to
+    /// serve. Then all fall silent.
+    LateAfterDeath,
 }
+
+/// Whoever knows nothing of a message for this long after all have fallen silent was not told.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// How late a request or an answer is at most: long after everybody has given it up.
 const LATE: Duration = Duration::from_secs(2 * REQUEST_TIMEOUT.as_secs());
@@ -69,6 +77,8 @@ impl Fault {
             Fault::SomeDoubt => some_doubt(act),
             Fault::EveryDoubt => every_doubt(act),
             Fault::Statements => statements(act),
+            Fault::DoubtThenSilence => doubt_then_silence(act),
+            Fault::LateAfterDeath => late_after_death(act),
         }
         act.site.proxies().heal();
         act.recover();
@@ -86,17 +96,18 @@ fn carries_on(act: &mut Act<'_>) {
 
 fn kill_node(act: &mut Act<'_>) {
     let site = act.site;
-    let node = site.node(act.rng.random_range(0..site.len()));
-    node.kill().unwrap();
+    let at = act.rng.random_range(0..site.len());
+    site.node(at).kill().unwrap();
     carries_on(act);
-    act.live_while(|| node.start()).unwrap();
+    act.live_while(|| site.start_nodes(&[at]));
+    act.audit_all();
 }
 
 fn kill_two_nodes(act: &mut Act<'_>) {
     let site = act.site;
     let kept = act.rng.random_range(0..site.len());
-    let killed: Vec<_> = (0..site.len()).filter(|&at| at != kept).map(|at| site.node(at)).collect();
-    killed.iter().for_each(|node| node.kill().unwrap());
+    let killed: Vec<_> = (0..site.len()).filter(|&at| at != kept).collect();
+    killed.iter().for_each(|&at| site.node(at).kill().unwrap());
     let refusals =
         |act: &Act<'_>| act.record().with(|checker| checker.postponed().values().sum::<u64>());
     let before = refusals(act);
@@ -105,13 +116,8 @@ fn kill_two_nodes(act: &mut Act<'_>) {
         act.record().with(|checker| checker.report(Kind::Unsettled, what));
     }
     act.live_for(REQUEST_TIMEOUT);
-    act.live_while(|| {
-        std::thread::scope(|scope| {
-            let starting: Vec<_> =
-                killed.iter().map(|node| scope.spawn(|| node.start().unwrap())).collect();
-            starting.into_iter().for_each(|node| node.join().unwrap());
-        });
-    });
+    act.live_while(|| site.start_nodes(&killed));
+    act.audit_all();
 }
 
 fn pause_node(act: &mut Act<'_>) {
@@ -121,6 +127,8 @@ fn pause_node(act: &mut Act<'_>) {
     act.live_for(REQUEST_TIMEOUT + Duration::from_secs(1));
     carries_on(act);
     node.resume().unwrap();
+    // It knows nothing yet of what was written meanwhile.
+    act.audit_all();
 }
 
 fn kill_gateway(act: &mut Act<'_>) {
@@ -133,14 +141,15 @@ fn kill_gateway(act: &mut Act<'_>) {
 
 fn kill_gateway_and_node(act: &mut Act<'_>) {
     let site = act.site;
-    let node = site.node(act.rng.random_range(0..site.len()));
+    let node = act.rng.random_range(0..site.len());
     let at = act.rng.random_range(0..act.gateways.len());
-    node.kill().unwrap();
+    site.node(node).kill().unwrap();
     act.gateways.kill(at);
     // A gateway starts although one node is gone.
     act.restart_gateway(at);
     carries_on(act);
-    act.live_while(|| node.start()).unwrap();
+    act.live_while(|| site.start_nodes(&[node]));
+    act.audit_all();
 }
 
 fn disconnect(act: &mut Act<'_>) {
@@ -190,4 +199,39 @@ fn statements(act: &mut Act<'_>) {
     act.site.proxies().set_faults(&faults);
     let time = Duration::from_millis(act.rng.random_range(2000..6000));
     act.live_for(time);
+}
+
+/// Carried out, and answered with an error.
+fn answers_after() -> Vec<Trick> {
+    Answer::ALL.into_iter().map(Trick::AnswerAfter).collect()
+}
+
+/// Nobody has been told of the last messages when their outcome becomes known, and no later one
+/// brings them along.
+fn doubt_then_silence(act: &mut Act<'_>) {
+    act.crowd.hush();
+    act.recover();
+    let faults = tricks(act, Aim::Batches, &answers_after(), 0.6);
+    act.site.proxies().set_faults(&faults);
+    act.crowd.unhush();
+    act.live_for(Duration::from_secs(1));
+    act.crowd.hush();
+    act.recover();
+    act.fall_silent(SILENCE);
+}
+
+fn late_after_death(act: &mut Act<'_>) {
+    let faults = Faults {
+        delay: Duration::from_millis(500)..=Duration::from_millis(2500),
+        ..tricks(act, Aim::Batches, &[Trick::DelayRequest], 1.0)
+    };
+    act.site.proxies().set_faults(&faults);
+    act.live_for(Duration::from_secs(1));
+    let at = act.rng.random_range(0..act.gateways.len());
+    act.gateways.kill(at);
+    act.crowd.hush();
+    act.site.proxies().heal();
+    act.restart_gateway(at);
+    act.recover();
+    act.fall_silent(SILENCE);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::support::process::{Gateway, Options};
+use crate::support::process::{Gateway, LOG, Options};
 
 /// What all gateways of an installation have in common, beside the store: the certificate, the key
 /// of tokens, and the keys of the transport, so that one can tell the clients of another that
@@ -33,6 +33,17 @@ pub struct Gateways {
     options: Options,
     places: Vec<Place>,
     pub kills: u32,
+}
+
+/// What stores went through, added up over gateways and their lives.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble {
+    /// Attempts of appends whose outcome was not known.
+    pub unknown_outcomes: u64,
+    /// Appends of once unknown outcome whose rows turned out to be there.
+    pub found_appended: u64,
+    /// Appends refused because the head was another.
+    pub conflicts: u64,
 }
 
 struct Place {
@@ -110,13 +121,17 @@ impl Gateways {
         };
     }
 
-    /// What all of them have written to their logs.
-    pub fn logs(&self) -> Vec<String> {
-        let read = |place: &Place| {
-            let log = std::fs::read(place.data.join(crate::support::process::LOG));
-            String::from_utf8_lossy(&log.unwrap_or_default()).into_owned()
-        };
-        self.places.iter().map(read).collect()
+    /// What their stores went through, by their logs.
+    pub fn trouble(&self) -> Trouble {
+        let mut trouble = Trouble::default();
+        for place in &self.places {
+            let log = std::fs::read_to_string(place.data.join(LOG)).unwrap_or_default();
+            let count = |what: &str| log.matches(what).count() as u64;
+            trouble.unknown_outcomes += count("an attempt to append has no known outcome");
+            trouble.found_appended += count("an append of once unknown outcome was made");
+            trouble.conflicts += count("an append met another head");
+        }
+        trouble
     }
 
     /// The most memory that each has ever had, in bytes.

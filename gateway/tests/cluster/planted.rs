@@ -28,7 +28,7 @@ pub fn all() -> Vec<Scene> {
         ("an_unknown_outcome_taken_for_failure_is_caught", |site| {
             // What was refused and is in the log all the same was told to nobody.
             let kinds = [Kind::Unsettled, Kind::TwoPositions];
-            is_caught(site, "unknown-is-failure", 1, &[Fault::EveryDoubt], &kinds);
+            is_caught(site, "unknown-is-failure", 1, &[Fault::DoubtThenSilence], &kinds);
         }),
         ("a_row_of_somebody_else_taken_for_ones_own_is_caught", |site| {
             let kinds = [Kind::TwoMessages, Kind::Lost];

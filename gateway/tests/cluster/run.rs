@@ -22,6 +22,9 @@ pub struct Tally {
     pub crashed_clients: u32,
     pub moves: u32,
     pub gateway_kills: u32,
+    pub unknown_outcomes: u64,
+    pub found_appended: u64,
+    pub conflicts: u64,
     pub violations: u64,
     /// Cycles by fault.
     pub faults: BTreeMap<String, u32>,
@@ -40,6 +43,9 @@ impl Tally {
         self.crashed_clients += other.crashed_clients;
         self.moves += other.moves;
         self.gateway_kills += other.gateway_kills;
+        self.unknown_outcomes += other.unknown_outcomes;
+        self.found_appended += other.found_appended;
+        self.conflicts += other.conflicts;
         self.violations += other.violations;
         for (fault, count) in &other.faults {
             *self.faults.entry(fault.clone()).or_default() += count;
@@ -79,14 +85,16 @@ impl<'a> Run<'a> {
         *self.faults.entry(format!("{fault:?}")).or_default() += 1;
         let now = self.tally();
         println!(
-            "cycle {}: {fault:?}, {:.1} s, {} sent, {} acknowledged, {} postponed, {} tricks, \
-             memory {:?} MiB, violations {}",
+            "cycle {}: {fault:?}, {:.1} s, {} sent, {} acknowledged, {} postponed, {} tricks, {} \
+             unknown outcomes, {} conflicts, memory {:?} MiB, violations {}",
             self.cycles,
             began.elapsed().as_secs_f64(),
             now.sent - before.sent,
             now.acked - before.acked,
             now.postponed - before.postponed,
             now.tricks.values().sum::<u64>() - before.tricks.values().sum::<u64>(),
+            now.unknown_outcomes - before.unknown_outcomes,
+            now.conflicts - before.conflicts,
             self.act.gateways.peaks().iter().map(|peak| peak >> 20).collect::<Vec<_>>(),
             now.violations,
         );
@@ -115,6 +123,7 @@ impl<'a> Run<'a> {
             (format!("{trick:?}"), here)
         });
         let tricks = tricks.filter(|(_, count)| *count > 0).collect();
+        let trouble = self.act.gateways.trouble();
         self.act.crowd.record.with(|checker| {
             let (sent, acked, shown) = checker.figures();
             Tally {
@@ -127,6 +136,9 @@ impl<'a> Run<'a> {
                 crashed_clients: self.act.crowd.crashes,
                 moves: self.act.moves,
                 gateway_kills: self.act.gateways.kills,
+                unknown_outcomes: trouble.unknown_outcomes,
+                found_appended: trouble.found_appended,
+                conflicts: trouble.conflicts,
                 violations: checker.counts().values().sum(),
                 faults: self.faults.clone(),
                 tricks,

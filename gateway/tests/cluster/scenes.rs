@@ -3,7 +3,7 @@
 use crate::act::Plan;
 use crate::fault::Fault;
 use crate::ledger::Ledger;
-use crate::run::Run;
+use crate::run::{Run, Tally};
 use crate::site::Site;
 
 const DEFAULT_CYCLES: u32 = 6;
@@ -22,15 +22,21 @@ pub fn all() -> Vec<Scene> {
         ("without_a_majority_clients_wait_and_service_returns_by_itself", |site| {
             // Few places for appends, so that they run out.
             let mut plan = Plan::new(seed(), 1);
-            plan.settings.push(("SKEIN_SCYLLA__IN_FLIGHT", "2".into()));
+            plan.settings.push(("HACK_IN_FLIGHT", "2".into()));
             play(site, plan, &[Fault::KillTwoNodes]);
         }),
         ("every_kind_of_unknown_outcome", |site| {
-            play(site, Plan::new(seed(), 1), &[Fault::EveryDoubt, Fault::Statements]);
+            let told = play(site, Plan::new(seed(), 1), &[Fault::EveryDoubt, Fault::Statements]);
+            assert!(told.unknown_outcomes > 0 && told.found_appended > 0, "{told:?}");
+        }),
+        ("all_are_told_what_was_written_in_doubt", |site| {
+            let faults = [Fault::DoubtThenSilence, Fault::LateAfterDeath, Fault::LateAfterDeath];
+            play(site, Plan::new(seed(), 1), &faults);
         }),
         ("two_gateways_write_to_the_same_conversations", |site| {
             let faults = [Fault::Disconnect, Fault::SomeDoubt, Fault::EveryDoubt];
-            play(site, Plan::new(seed(), 2), &faults);
+            let told = play(site, Plan::new(seed(), 2), &faults);
+            assert!(told.conflicts > 0 && told.found_appended > 0, "{told:?}");
         }),
         ("a_node_sleeps_for_longer_than_anybody_waits", |site| {
             play(site, Plan::new(seed(), 2), &[Fault::PauseNode]);
@@ -56,13 +62,13 @@ pub fn seed() -> u64 {
     from_env("SKEIN_SEED").unwrap_or_else(rand::random)
 }
 
-fn play(site: &Site, plan: Plan, faults: &[Fault]) {
+fn play(site: &Site, plan: Plan, faults: &[Fault]) -> Tally {
     let mut run = Run::new(site, plan);
     for &fault in faults {
         run.cycle(fault);
         run.check();
     }
-    run.finish();
+    run.finish()
 }
 
 fn at_random(site: &Site) {

@@ -70,6 +70,7 @@ impl Writer for Core {
             }
             Outcome::Conflict => {
                 add(&self.counters.conflicts, 1);
+                tracing::debug!(%conversation, first, "an append met another head");
                 Err(self.conflict(conversation).await)
             }
             Outcome::Unavailable => {
@@ -128,6 +129,7 @@ impl Core {
             step = machine.handle_reply(reply);
             if compared && step == Step::Done(Outcome::Appended) {
                 add(&self.counters.found_appended, 1);
+                tracing::debug!(%conversation, "an append of once unknown outcome was made");
             }
         }
     }
@@ -179,6 +181,7 @@ impl Core {
 
     fn unknown(&self) -> Reply<Record> {
         add(&self.counters.unknown_outcomes, 1);
+        tracing::debug!("an attempt to append has no known outcome");
         Reply::Unknown
     }
 
