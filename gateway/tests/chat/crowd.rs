@@ -25,6 +25,8 @@ pub struct Habits {
     pub slow: Habit,
     /// After this time without an answer a message is sent again on the same connection.
     pub answer_timeout: Duration,
+    /// Messages of a device that may wait for their acknowledgement before it falls silent.
+    pub most_waiting: usize,
 }
 
 /// The users, their devices, and what all of them have seen.
@@ -97,6 +99,7 @@ impl Crowd {
             token: token(&self.data, user, Some(name), TOKENS_LAST, SystemTime::now()),
             ca: ca(&self.data),
             answer_timeout: self.habits.answer_timeout,
+            most_waiting: self.habits.most_waiting,
             dir: self.folder.join(format!("{user}-{name}")),
             device: device.clone(),
         };

@@ -28,9 +28,6 @@ impl Record {
     }
 }
 
-/// Messages that may wait for their acknowledgement before the application falls silent.
-const MOST_WAITING: usize = 200;
-
 /// How much a device has to say.
 #[derive(Debug, Clone, Copy)]
 pub struct Habit {
@@ -52,6 +49,8 @@ pub struct Profile {
     pub ca: Vec<u8>,
     /// After this time without an answer a message is sent again on the same connection.
     pub answer_timeout: Duration,
+    /// Messages that may wait for their acknowledgement before the application falls silent.
+    pub most_waiting: usize,
     /// Where the application keeps outbox and positions.
     pub dir: PathBuf,
 }
@@ -147,7 +146,7 @@ impl Life {
         loop {
             let pause = self.profile.habit.pause.mul_f64(self.rng.random());
             let hushed = *quiet.borrow_and_update();
-            let may_speak = !hushed && self.waiting < MOST_WAITING;
+            let may_speak = !hushed && self.waiting < self.profile.most_waiting;
             tokio::select! {
                 event = events.next() => match event {
                     Some(event) => self.hear(&client, event, hushed).await,

@@ -24,6 +24,7 @@ const HABITS: Habits = Habits {
     fast: Habit { pause: Duration::from_millis(600), burst: 3 },
     slow: Habit { pause: Duration::from_secs(3), burst: 2 },
     answer_timeout: Duration::from_secs(4),
+    most_waiting: 20,
 };
 
 /// Longest time until a cluster that is whole again has answered whatever was sent before, and
@@ -76,7 +77,7 @@ impl<'a> Act<'a> {
             options = options.env(name, value);
         }
         if let Some(bug) = plan.bug {
-            options = options.env("HACK_BUG", bug);
+            options = options.env("SKEIN_PLANTED_BUG", bug);
         }
         let gateways = Gateways::start(folder.path(), plan.gateways, options, &mut rng);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -236,14 +237,6 @@ impl<'a> Act<'a> {
         self.crowd.hush();
         let unsettled = |act: &mut Self| act.crowd.record.with(|checker| checker.unsettled());
         self.live(PATIENCE, |act| unsettled(act).is_none());
-        // Nobody tells a gateway what another wrote, so what it keeps in memory of cursors may be
-        // older than the store. After a start it reads.
-        if self.gateways.len() > 1 {
-            for at in 0..self.gateways.len() {
-                self.gateways.stop(at);
-                self.restart_gateway(at);
-            }
-        }
         let mut missing = unsettled(self);
         if missing.is_none() {
             self.live(PATIENCE, |act| {

@@ -195,10 +195,13 @@ fn every_doubt(act: &mut Act<'_>) {
 }
 
 fn statements(act: &mut Act<'_>) {
-    let faults = tricks(act, Aim::Statements, &Trick::all(), 0.2);
+    let faults = tricks(act, Aim::Statements, &Trick::all(), 0.3);
     act.site.proxies().set_faults(&faults);
-    let time = Duration::from_millis(act.rng.random_range(2000..6000));
-    act.live_for(time);
+    for _ in 0..4 {
+        // Whoever comes back asks for much.
+        act.crowd.crash_one();
+        act.live_for(Duration::from_secs(1));
+    }
 }
 
 /// Carried out, and answered with an error.

@@ -98,13 +98,6 @@ impl Gateways {
         }
     }
 
-    /// SIGTERM: a stop in order.
-    pub fn stop(&mut self, at: usize) {
-        if let Some(gateway) = self.places[at].gateway.take() {
-            gateway.terminate();
-        }
-    }
-
     /// Starts it again, as whoever watches over services does: until it serves. The window in
     /// which repeats are known without reading changes from start to start.
     pub fn restart(&mut self, at: usize, rng: &mut StdRng) {

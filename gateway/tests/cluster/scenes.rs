@@ -22,7 +22,7 @@ pub fn all() -> Vec<Scene> {
         ("without_a_majority_clients_wait_and_service_returns_by_itself", |site| {
             // Few places for appends, so that they run out.
             let mut plan = Plan::new(seed(), 1);
-            plan.settings.push(("HACK_IN_FLIGHT", "2".into()));
+            plan.settings.push(("SKEIN_SCYLLA__IN_FLIGHT", "2".into()));
             play(site, plan, &[Fault::KillTwoNodes]);
         }),
         ("every_kind_of_unknown_outcome", |site| {

@@ -6,10 +6,7 @@ use std::time::Duration;
 use skein_xtask::cql::proxy::Proxies;
 use skein_xtask::cql::{Cluster, CqlError, Node, Options};
 
-use skein_storage::scylla::ScyllaOptions;
-use skein_storage::scylla::schema::{self, SchemaOptions};
-
-use crate::support::process;
+use crate::support::process::{self, skein};
 
 /// How long a node waits for others before it says that it does not know. Shorter than what a
 /// server comes with, so that a fault shows soon.
@@ -18,6 +15,9 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a gateway waits for the answer to a request: longer than the servers', and shorter
 /// than what a proxy holds back or a node sleeps.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Messages in a partition.
+const BUCKET_ROWS: u32 = 64;
 
 /// How long nodes have until they serve and have found each other.
 const START: Duration = Duration::from_secs(120);
@@ -91,26 +91,27 @@ impl Site {
         panic!("the nodes do not find each other");
     }
 
-    /// A keyspace with the schema and nothing in it. Buckets so small that logs have several.
+    /// A keyspace with the schema and nothing in it. Its partitions are so small that logs have
+    /// several.
     pub fn new_keyspace(&self) -> String {
         let name = format!("act_{}", self.keyspaces.fetch_add(1, Ordering::Relaxed));
-        let options = ScyllaOptions::new(self.contact_points(), &name);
-        let schema = SchemaOptions { bucket_rows: 64, ..SchemaOptions::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(schema::apply(&options, &schema, &mut |_| {})).unwrap();
+        let rows = BUCKET_ROWS.to_string();
+        let made = skein(&["schema", "apply", "--bucket-rows", &rows], &self.options(&name));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         name
-    }
-
-    fn contact_points(&self) -> Vec<String> {
-        self.cluster.contact_points().iter().map(ToString::to_string).collect()
     }
 
     /// Settings of a gateway on this keyspace.
     pub fn options(&self, keyspace: &str) -> process::Options {
+        let points = self.cluster.contact_points();
+        let points: Vec<_> = points.iter().map(ToString::to_string).collect();
         process::Options::default()
             .env("SKEIN_LOG", "warn,skein_storage::scylla=debug")
             .env("SKEIN_SESSION__HEARTBEAT_INTERVAL", "3s")
-            .env("HACK_POINTS", self.contact_points().join(","))
-            .env("HACK_KEYSPACE", keyspace)
+            .env("SKEIN_STORE__KIND", "scylla")
+            .env("SKEIN_SCYLLA__CONTACT_POINTS", points.join(","))
+            .env("SKEIN_SCYLLA__KEYSPACE", keyspace)
+            .env("SKEIN_SCYLLA__CONNECT_TIMEOUT", "2s")
+            .env("SKEIN_SCYLLA__REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs()))
     }
 }

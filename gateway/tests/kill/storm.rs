@@ -22,6 +22,7 @@ const HABITS: Habits = Habits {
     fast: Habit { pause: Duration::from_millis(60), burst: 8 },
     slow: Habit { pause: Duration::from_millis(800), burst: 2 },
     answer_timeout: Duration::from_secs(10),
+    most_waiting: 200,
 };
 
 /// What kind of run.
