@@ -37,6 +37,8 @@ impl Site {
             behind_proxies: true,
             // A node that is killed must not forget what it has promised to the others.
             durable: true,
+            // And what it has missed stays missing until somebody reads or writes there.
+            hints: false,
             request_timeout: SERVER_TIMEOUT,
             start_timeout: START,
             ..Options::default()

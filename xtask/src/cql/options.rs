@@ -23,6 +23,9 @@ pub struct Options {
     /// For measurements: the JVM optimises as in production. Without it a node starts with a third
     /// less work, which is what counts in a test.
     pub optimised: bool,
+    /// A node that was away is told what it has missed. Without it, it learns that only where it is
+    /// read or written again, so whoever reads from too few nodes sees it for longer.
+    pub hints: bool,
     /// Clients have to log in: user and password are [`USER`].
     pub password: bool,
     /// Clients may encrypt, on the same port. Nodes speak plainly to each other.
@@ -65,6 +68,7 @@ impl Default for Options {
             nodes: 1,
             behind_proxies: false,
             durable: false,
+            hints: true,
             throwaway: false,
             optimised: false,
             password: false,

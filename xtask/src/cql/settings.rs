@@ -69,6 +69,7 @@ fn configuration(conf: &Path, node: usize, addresses: Addresses, options: &Optio
     let tls = options.tls.as_ref().map(|tls| encryption(conf, tls)).unwrap_or_default();
     // As delivered each table takes a megabyte as soon as it is written to; tests have many tables.
     let memtables = if options.optimised { "heap_buffers" } else { "unslabbed_heap_buffers" };
+    let hints = options.hints;
     let timeout = options.request_timeout.as_millis().max(10);
     format!(
         "\
@@ -91,6 +92,7 @@ memtable_heap_space: 64MiB
 memtable_allocation_type: {memtables}
 memtable_offheap_space: 64MiB
 auto_snapshot: false
+hinted_handoff_enabled: {hints}
 paxos_variant: v2
 request_timeout: {timeout}ms
 read_request_timeout: {timeout}ms
