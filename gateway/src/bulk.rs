@@ -4,27 +4,41 @@
 //! and sends the job on when there is room for the next. So a bulk stream holds one page at a
 //! time, however much was asked for.
 
-use bytes::Bytes;
+mod read;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::FutureExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use skein_protocol::server::{BulkRequest, PullRange, Refusal, server_frame};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{Code, ConversationId, UserId, limits};
-use skein_storage::{Direction, Page as Budget, Record, StoreError};
-use tokio::sync::Semaphore;
+use skein_storage::StoreError;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::hub::{Hub, conversation_of, id_bytes, wire_message};
+use crate::hub::Hub;
 use crate::lane::code_of;
+use read::{Room, head_of, read_range};
 
 /// Payload bytes in one page: half a frame, so that a page and a large message still fit into
 /// a session's share of its outbox.
 const PAGE_BYTES: usize = 32 * 1024;
 
-/// Messages in one page.
-const PAGE_RECORDS: usize = 256;
+/// Conversations that are read at a time. Each has at most three reads with the store, so a login
+/// storm keeps at most a fifth of the 16,384 that may wait there, and a load for a send waits behind
+/// some tenths of a second of them. Far more than the store's threads, so none of those is ever
+/// idle. A page has one place, and more if nobody waits for them.
+pub(crate) const READING: usize = 1024;
 
-/// Pages that are read at a time. Each has one read with the store, so a login storm keeps at most
-/// this many of the 16,384 that may wait there, and a load for a send waits behind a tenth of a
-/// second of them. Far more than the store's threads, so none of those is ever idle.
-pub(crate) const READING_PAGES: usize = 1024;
+/// Places of a page of heads: a login with 500 conversations takes some 30 times two reads.
+const HEADS_AT_ONCE: usize = 32;
+
+/// Ranges that are read at a time, for one page that all of them share: most at the first, and
+/// ever more while they are short.
+const FIRST_RANGES: usize = 4;
+const RANGES_AT_ONCE: usize = 16;
+
+/// Payload bytes of each of them. All together may be twice what the page can hold.
+const SHARE_BYTES: usize = PAGE_BYTES / 4;
 
 /// Pages that are read or wait for it; more are refused as overload, and the client asks again.
 /// A job outlives a connection that ends meanwhile, so the number of sessions is no bound of it.
@@ -39,14 +53,25 @@ pub(crate) struct PageReads {
 
 impl Default for PageReads {
     fn default() -> Self {
-        Self { places: Semaphore::new(WAITING_PAGES), reads: Semaphore::new(READING_PAGES) }
+        Self { places: Semaphore::new(WAITING_PAGES), reads: Semaphore::new(READING) }
+    }
+}
+
+impl PageReads {
+    /// For a page that has one place: more of them, as far as nobody waits for any. How many it
+    /// has then, and what holds them.
+    fn more_places(&self, wanted: usize) -> (Option<SemaphorePermit<'_>>, usize) {
+        let free = self.reads.available_permits().min(wanted.saturating_sub(1));
+        let more = self.reads.try_acquire_many(free as u32).ok();
+        let width = more.as_ref().map_or(1, |more| 1 + more.num_permits());
+        (more, width)
     }
 }
 
 /// One page, and what comes after it.
 #[derive(Debug)]
 pub struct Page {
-    /// For the stream.
+    /// For the stream; one frame or several.
     pub frame: Bytes,
     /// The rest of the answer; `None`: the stream ends with this page.
     pub rest: Option<Box<Job>>,
@@ -68,6 +93,8 @@ enum Work {
     Pull {
         ranges: Vec<PullRange>,
         at: usize,
+        /// How many ranges the next page may hold.
+        width: usize,
     },
 }
 
@@ -77,7 +104,7 @@ impl Job {
         let work = match request {
             BulkRequest::Heads(ids) if ids.is_empty() => Work::AllHeads(None),
             BulkRequest::Heads(ids) => Work::Heads(ids.into_iter()),
-            BulkRequest::Pull(ranges) => Work::Pull { ranges, at: 0 },
+            BulkRequest::Pull(ranges) => Work::Pull { ranges, at: 0, width: FIRST_RANGES },
         };
         Box::new(Self { user, work })
     }
@@ -95,9 +122,7 @@ impl Job {
             Work::Pull { .. } => self.pull_page(hub).await,
         };
         match page {
-            Ok((kind, is_end)) => {
-                Page { frame: server_frame(kind), rest: (!is_end).then_some(self) }
-            }
+            Ok((frame, is_end)) => Page { frame, rest: (!is_end).then_some(self) },
             Err(error) => {
                 // Only damage is news here: of the rest the store tells once, and a client that
                 // asks again and again must not fill the log.
@@ -112,7 +137,7 @@ impl Job {
         }
     }
 
-    async fn heads_page(&mut self, hub: &Hub) -> Result<(Kind, bool), StoreError> {
+    async fn heads_page(&mut self, hub: &Hub) -> Result<(Bytes, bool), StoreError> {
         let limit = limits::HEADS_PER_PAGE;
         let ids = match &mut self.work {
             Work::Heads(ids) => ids.as_slice().iter().copied().take(limit).collect(),
@@ -124,14 +149,18 @@ impl Job {
         let mut heads = Vec::with_capacity(ids.len());
         let mut room = Room::in_page(hub);
         let mut taken = 0;
-        for &id in &ids {
-            let head = head_of(hub, &self.user, id).await?;
+        let (_places, width) = hub.page_reads.more_places(HEADS_AT_ONCE);
+        let user = &self.user;
+        let all: Vec<_> = ids.iter().map(|&id| head_of(hub, user, id).boxed()).collect();
+        let mut all = stream::iter(all).buffered(width);
+        while let Some(head) = all.try_next().await? {
             if head.as_ref().is_some_and(|head| !room.take(head)) {
                 break;
             }
             heads.extend(head);
             taken += 1;
         }
+        drop(all);
         let is_end = match &mut self.work {
             Work::Heads(left) => {
                 left.by_ref().take(taken).for_each(drop);
@@ -143,25 +172,58 @@ impl Job {
             }
             Work::Pull { .. } => true,
         };
-        Ok((Kind::HeadsPage(wire::HeadsPage { heads, is_end }), is_end))
+        Ok((server_frame(Kind::HeadsPage(wire::HeadsPage { heads, is_end })), is_end))
     }
 
-    async fn pull_page(&mut self, hub: &Hub) -> Result<(Kind, bool), StoreError> {
-        let Work::Pull { ranges, at } = &mut self.work else {
-            return Ok((Kind::PullPage(wire::PullPage::default()), true));
+    /// One page of a long range, or several short ranges at once.
+    async fn pull_page(&mut self, hub: &Hub) -> Result<(Bytes, bool), StoreError> {
+        let Work::Pull { ranges, at, width } = &mut self.work else {
+            return Ok((Bytes::new(), true));
         };
-        let Some(range) = ranges.get_mut(*at) else {
-            // A request without ranges.
+        if ranges.is_empty() {
             let nothing = wire::PullPage { is_end: true, ..Default::default() };
-            return Ok((Kind::PullPage(nothing), true));
-        };
-        let mut page = read_range(hub, &self.user, range).await?;
-        page.range = *at as u32;
-        if page.is_end {
+            return Ok((server_frame(Kind::PullPage(nothing)), true));
+        }
+        let wanted = (*width).min(ranges.len() - *at);
+        let (_places, wide) = hub.page_reads.more_places(wanted);
+        let bytes = if wide == 1 { PAGE_BYTES } else { SHARE_BYTES };
+        let next = ranges[*at..].iter().take(wide).cloned();
+        let user = &self.user;
+        let pages: Vec<_> = next.map(|range| read_range(hub, user, range, bytes).boxed()).collect();
+        let mut pages = stream::iter(pages).buffered(wide);
+        let mut frames = BytesMut::new();
+        let (mut sent, mut is_long) = (0, false);
+        while let Some(page) = pages.next().await {
+            let (mut page, left) = match page {
+                Ok(page) => page,
+                // What was read before it is sent, so that one conversation that cannot be read
+                // does not keep back the others.
+                Err(_) if sent > 0 => break,
+                Err(error) => return Err(error),
+            };
+            page.range = *at as u32;
+            let is_end = page.is_end;
+            let frame = server_frame(Kind::PullPage(page));
+            // Together they must fit into the outbox as one frame does; the rest is read again.
+            let most = hub.rules.limits.max_frame_bytes as usize;
+            if sent > 0 && frames.len() + frame.len() > most {
+                break;
+            }
+            frames.extend_from_slice(&frame);
+            sent += 1;
+            if !is_end {
+                (ranges[*at], is_long) = (left, true);
+                break;
+            }
             *at += 1;
         }
-        let is_end = *at == ranges.len();
-        Ok((Kind::PullPage(page), is_end))
+        // As many as just fitted, and more if it was all; a long one has its pages for itself.
+        *width = match (is_long, sent < wide) {
+            (true, _) => 1,
+            (false, true) => sent,
+            (false, false) => (2 * wide).min(RANGES_AT_ONCE),
+        };
+        Ok((frames.freeze(), *at == ranges.len()))
     }
 }
 
@@ -169,146 +231,4 @@ impl Job {
 pub fn refused_page(code: Code) -> Page {
     let refusal = Refusal { code, message: code.text().into(), client_msg_id: String::new() };
     Page { frame: refusal.frame(), rest: None }
-}
-
-/// Reads the next page of a range and moves the range past it.
-async fn read_range(
-    hub: &Hub,
-    user: &UserId,
-    range: &mut PullRange,
-) -> Result<wire::PullPage, StoreError> {
-    let conversation = conversation_of(user, &range.target);
-    let mut page = wire::PullPage {
-        conversation: id_bytes(conversation),
-        is_end: true,
-        first_seq: 1,
-        ..Default::default()
-    };
-    let Some(members) = members_of(hub, conversation).await? else {
-        // Nobody has written to this user yet: an empty conversation, not an error.
-        if !matches!(range.target, skein_protocol::server::Target::User(_)) {
-            page.error_code = Code::UnknownConversation.number();
-        }
-        return Ok(page);
-    };
-    if !members.contains(user) {
-        page.error_code = Code::UnknownConversation.number();
-        return Ok(page);
-    }
-    let extent = hub.store.extent(conversation).await?;
-    (page.head, page.first_seq) = (extent.head, extent.first);
-    let (from, to) = (range.from.max(extent.first), range.to.min(extent.head));
-    if from > to || range.limit == 0 {
-        return Ok(page);
-    }
-    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
-    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes: PAGE_BYTES };
-    let records = hub.store.read(conversation, from..=to, direction, budget).await?;
-    page.messages = fitting(hub, conversation, &records);
-    let taken = page.messages.len() as u32;
-    range.limit -= taken.min(range.limit);
-    page.is_end = match (page.messages.last(), range.backward) {
-        (None, _) => true,
-        (Some(last), false) => {
-            range.from = last.seq + 1;
-            last.seq >= to
-        }
-        (Some(last), true) => {
-            range.to = last.seq - 1;
-            last.seq <= from
-        }
-    } || range.limit == 0;
-    Ok(page)
-}
-
-/// As many of the records as a frame can carry.
-fn fitting(hub: &Hub, conversation: ConversationId, records: &[Record]) -> Vec<wire::Message> {
-    let mut room = Room::in_page(hub);
-    let messages = records.iter().map(|record| wire_message(conversation, record));
-    messages.take_while(|message| room.take(message)).collect()
-}
-
-/// What a page may still carry.
-struct Room {
-    bytes: usize,
-    is_empty: bool,
-}
-
-impl Room {
-    /// Bytes of a page beside its entries: range, conversation, head and flags.
-    const BESIDE_ENTRIES: usize = 128;
-
-    /// Bytes around each entry: one of tag and up to four of length.
-    const TAG_AND_LENGTH: usize = 5;
-
-    fn in_page(hub: &Hub) -> Self {
-        let bytes = hub.rules.limits.max_frame_bytes as usize - Self::BESIDE_ENTRIES;
-        Self { bytes, is_empty: true }
-    }
-
-    /// Whether one more entry fits. The first always does: the limits leave room for the
-    /// envelope of one message, and a head is smaller.
-    fn take(&mut self, entry: &impl prost::Message) -> bool {
-        let size = entry.encoded_len() + Self::TAG_AND_LENGTH;
-        if size > self.bytes && !self.is_empty {
-            return false;
-        }
-        self.is_empty = false;
-        self.bytes = self.bytes.saturating_sub(size);
-        true
-    }
-}
-
-async fn members_of(
-    hub: &Hub,
-    conversation: ConversationId,
-) -> Result<Option<Vec<UserId>>, StoreError> {
-    match hub.peek(conversation) {
-        Some(peek) => Ok(Some(peek.members.to_vec())),
-        None => hub.store.members(conversation).await,
-    }
-}
-
-/// A conversation's head, or nothing if the user is not in it.
-async fn head_of(
-    hub: &Hub,
-    user: &UserId,
-    conversation: ConversationId,
-) -> Result<Option<wire::Head>, StoreError> {
-    let Some(members) = members_of(hub, conversation).await? else {
-        return Ok(None);
-    };
-    let mut cursors = Vec::with_capacity(members.len());
-    for member in &members {
-        cursors.push(hub.store.cursors(member.clone(), conversation).await?);
-    }
-    // Those in memory may not be written yet, and others may have been written elsewhere.
-    if let Some(peek) = hub.peek(conversation) {
-        for (cursor, here) in cursors.iter_mut().zip(peek.cursors) {
-            cursor.delivered = cursor.delivered.max(here.delivered);
-            cursor.read = cursor.read.max(here.read);
-        }
-    }
-    // Last, so that no cursor is past the head: what was delivered meanwhile is in it.
-    let extent = hub.store.extent(conversation).await?;
-    let mut head = wire::Head {
-        conversation: id_bytes(conversation),
-        seq: extent.head,
-        first_seq: extent.first,
-        ..Default::default()
-    };
-    let mut is_member = false;
-    for (member, cursor) in members.iter().zip(&cursors) {
-        if member == user {
-            is_member = true;
-            (head.delivered, head.read) = (cursor.delivered, cursor.read);
-        } else {
-            head.members.push(wire::MemberCursors {
-                user: member.as_str().into(),
-                delivered: cursor.delivered,
-                read: cursor.read,
-            });
-        }
-    }
-    Ok(is_member.then_some(head))
 }

@@ -8,7 +8,8 @@
 //! A lane is entered under its lock for microseconds and does no I/O there. Mail leaves before
 //! the next append of the same conversation is submitted, so pushes keep the order of the log.
 
-use std::ops::RangeInclusive;
+mod reads;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,28 +18,20 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use skein_protocol::server::{Rules, server_frame};
 use skein_protocol::wire::{self, server_frame::Kind};
-use skein_protocol::{ConversationId, Seq, UserId};
-use skein_storage::{Append, AppendError, AppendSink, Direction, Page, Store, StoreError};
+use skein_protocol::{ConversationId, UserId};
+use skein_storage::{Append, AppendError, AppendSink, Store, StoreError};
 use skein_transport::{ConnId, Mailbox};
 use tokio::sync::Semaphore;
 
 use crate::auth::Verifier;
 use crate::bulk::PageReads;
 use crate::lane::{
-    Ack, Command, CursorKind, Delivery, Effect, Found, Key, Known, Lane, LaneConfig, Load, Loaded,
-    Peek, Receipt, Scan,
+    Ack, Command, CursorKind, Delivery, Effect, Lane, LaneConfig, Load, Peek, Receipt, Scan,
 };
-use crate::mail::{Mail, Outgoing};
+use crate::mail::{Drain, Mail, Outgoing};
 use crate::registry::Registry;
-
-/// Records that one step of a scan reads.
-pub(crate) const SCAN_PAGE: Page = Page { records: 4096, bytes: 1 << 20 };
-
-/// Steps of scans that are with the store at a time. Each is a megabyte of log, and a client can
-/// ask for a scan of a whole log with one frame; so they get two of the store's four threads at
-/// most, and the rest is left to loads and pages. Scans take turns step by step, so that a short
-/// one does not wait for the end of long ones.
-const SCAN_STEPS: usize = 2;
+pub(crate) use reads::{SCAN_PAGE, cursors_of};
+use reads::{SCAN_STEPS, read_conversation, scan_log};
 
 /// How often [`Hub::tick`] is to be called: as exactly as anybody needs to be told that the store
 /// does not answer.
@@ -195,16 +188,12 @@ impl Hub {
         self.dispatch(outgoing);
     }
 
-    /// Sends mail to every shard. After [`Mail::Drain`] nobody logs in any more, also on a shard
-    /// that the mail does not reach.
-    pub fn broadcast(&self, mail: impl Fn() -> Mail) {
+    /// Sends everybody away. Nobody logs in any more, also on a shard that the mail does not reach.
+    pub fn drain(&self, drain: Drain) {
+        self.draining.store(true, Ordering::Relaxed);
         for mailbox in &self.mailboxes {
-            let mail = mail();
-            if matches!(mail, Mail::Drain(_)) {
-                self.draining.store(true, Ordering::Relaxed);
-            }
             // A full mailbox takes nothing; the stop of the engine closes the rest.
-            let _ = mailbox.send(mail);
+            let _ = mailbox.send(Mail::Drain(drain));
         }
     }
 
@@ -407,80 +396,6 @@ impl AppendSink for LaneSink {
         }
         self.hub.carry_out(effects);
     }
-}
-
-async fn read_conversation(store: &dyn Store, load: Load) -> Result<Option<Loaded>, StoreError> {
-    let conversation = load.conversation;
-    let members = match (store.members(conversation).await?, load.begin) {
-        (Some(members), _) => members,
-        (None, None) => return Ok(None),
-        (None, Some(members)) => {
-            store.begin(conversation, members.clone()).await?;
-            members
-        }
-    };
-    let extent = store.extent(conversation).await?;
-    let mut cursors = Vec::with_capacity(members.len());
-    for user in &members {
-        cursors.push(store.cursors(user.clone(), conversation).await?);
-    }
-    let tail = read_tail(store, conversation, extent.head, load.tail as Seq).await?;
-    Ok(Some(Loaded { members, extent, tail, cursors }))
-}
-
-/// What is known of the last records up to `head`, ascending and without a gap.
-async fn read_tail(
-    store: &dyn Store,
-    conversation: ConversationId,
-    head: Seq,
-    count: Seq,
-) -> Result<Vec<Known>, StoreError> {
-    let mut tail = Vec::new();
-    let first = (head + 1).saturating_sub(count).max(1);
-    let mut last = head;
-    while last >= first {
-        let range: RangeInclusive<Seq> = first..=last;
-        let page = store.read(conversation, range, Direction::Backward, SCAN_PAGE).await?;
-        let Some(newest) = page.first() else { break };
-        if tail.is_empty() && newest.seq != head {
-            // A tail that ends below would give every message in it another one's number.
-            let what = format!("{conversation} has no message {head}, which is its head");
-            return Err(StoreError::Unavailable(what));
-        }
-        // Retention may have removed the older part, and not in the order of the log.
-        let numbers = (first..=last).rev();
-        let whole = page.iter().zip(numbers).take_while(|(record, seq)| record.seq == *seq).count();
-        tail.extend(page[..whole].iter().map(Known::of));
-        last -= whole as Seq;
-        if whole < page.len() || whole == 0 {
-            break;
-        }
-    }
-    tail.reverse();
-    Ok(tail)
-}
-
-async fn scan_log(store: &dyn Store, steps: &Semaphore, scan: &Scan) -> Result<Found, StoreError> {
-    let mut found = Found::new();
-    let mut from = scan.from;
-    while from <= scan.to && found.len() < scan.keys.len() {
-        let range = from..=scan.to;
-        let page = {
-            // Fails only when it is closed, which nobody does.
-            let _step = steps.acquire().await;
-            store.read(scan.conversation, range, Direction::Forward, SCAN_PAGE).await?
-        };
-        let Some(last) = page.last() else { break };
-        from = last.seq + 1;
-        let (user, device) = &scan.sender;
-        for record in page.iter().filter(|r| r.sender == *user && r.device == *device) {
-            let key = Key::of(record);
-            if scan.keys.contains(&key) {
-                found.push((key, record.seq, record.time_ms));
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn ack_frame(ack: Ack) -> Bytes {

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod hooked;
 pub mod hub;
 pub mod keys;
 pub mod lane;

@@ -2,16 +2,13 @@
 //!
 //! Compiled into debug builds only; the environment variable `SKEIN_PLANTED_BUG` chooses one.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use skein_protocol::{ClientMsgId, ConversationId, Seq, UserId};
-use skein_storage::{
-    Append, AppendError, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors,
-    Direction, Extent, MessageLog, Page, Record, Store, StoreError,
-};
+use skein_protocol::{ClientMsgId, ConversationId, Seq};
+use skein_storage::{Append, AppendError, AppendSink, CursorUpdate, Page, Record, Store};
+
+use crate::hooked::{Hooked, Hooks};
 
 /// The variable that chooses the bug.
 const VARIABLE: &str = "SKEIN_PLANTED_BUG";
@@ -73,13 +70,10 @@ pub fn wrap(store: Arc<dyn Store>) -> Arc<dyn Store> {
         }
     };
     tracing::warn!(?bug, "this gateway is broken on purpose");
-    Arc::new(Broken { store, bug })
+    Arc::new(Hooked { hooks: Broken(bug), store })
 }
 
-struct Broken {
-    store: Arc<dyn Store>,
-    bug: Bug,
-}
+struct Broken(Bug);
 
 impl Broken {
     /// The numbers that a bug hits.
@@ -89,7 +83,7 @@ impl Broken {
 
     /// What a client is shown of a log.
     fn show(&self, mut records: Vec<Record>) -> Vec<Record> {
-        match self.bug {
+        match self.0 {
             Bug::HoleInRead => records.retain(|record| !Self::hits(record.seq)),
             Bug::CorruptedRead => {
                 for record in records.iter_mut().filter(|record| Self::hits(record.seq)) {
@@ -113,7 +107,7 @@ impl Broken {
 
     /// What a lane learns of earlier messages.
     fn recall(&self, mut records: Vec<Record>) -> Vec<Record> {
-        if self.bug == Bug::LostDeduplication {
+        if self.0 == Bug::LostDeduplication {
             for record in &mut records {
                 let other = format!("other-{}", record.seq);
                 if let Ok(other) = ClientMsgId::parse(&other) {
@@ -132,12 +126,12 @@ impl AppendSink for Nobody {
     fn appended(&self, _outcomes: Vec<(usize, Result<(), AppendError>)>) {}
 }
 
-impl MessageLog for Broken {
-    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
+impl Hooks for Broken {
+    fn submit(&self, store: &Arc<dyn Store>, group: Vec<Append>, done: Arc<dyn AppendSink>) {
         let all_well = (0..group.len()).map(|place| (place, Ok(()))).collect();
-        match self.bug {
+        match self.0 {
             Bug::AckBeforeDurable => {
-                let store = self.store.clone();
+                let store = store.clone();
                 std::thread::spawn(move || {
                     done.appended(all_well);
                     std::thread::sleep(LATE);
@@ -149,97 +143,39 @@ impl MessageLog for Broken {
                     records: append.records.into_iter().take(1).collect(),
                     ..append
                 });
-                self.store.submit(torn.collect(), done);
+                store.submit(torn.collect(), done);
             }
             Bug::LostAppend => {
                 let (lost, kept): (Vec<_>, Vec<_>) =
                     group.into_iter().partition(|append| Self::hits(append.first));
                 if lost.is_empty() {
-                    self.store.submit(kept, done);
+                    store.submit(kept, done);
                 } else {
                     std::thread::spawn(move || done.appended(all_well));
-                    self.store.submit(kept, Arc::new(Nobody));
+                    store.submit(kept, Arc::new(Nobody));
                 }
             }
-            _ => self.store.submit(group, done),
+            _ => store.submit(group, done),
         }
     }
 
-    fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.store.extent(conversation)
+    fn records(&self, records: Vec<Record>, page: Page) -> Vec<Record> {
+        // Only a lane asks for such pages.
+        let is_for_lane = page == crate::hub::SCAN_PAGE;
+        if is_for_lane { self.recall(records) } else { self.show(records) }
     }
 
-    fn read(
-        &self,
-        conversation: ConversationId,
-        range: RangeInclusive<Seq>,
-        direction: Direction,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        Box::pin(async move {
-            let records = self.store.read(conversation, range, direction, page).await?;
-            // Only a lane asks for such pages.
-            let is_for_lane = page == crate::hub::SCAN_PAGE;
-            Ok(if is_for_lane { self.recall(records) } else { self.show(records) })
-        })
-    }
-}
-
-impl Cursors for Broken {
-    fn advance(&self, mut updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
-        if self.bug == Bug::CursorAhead {
+    fn updates(&self, mut updates: Vec<CursorUpdate>) -> Vec<CursorUpdate> {
+        if self.0 == Bug::CursorAhead {
             updates.iter_mut().for_each(|update| update.to.delivered += 3);
         }
-        self.store.advance(updates)
+        updates
     }
 
-    fn cursors(
-        &self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
-        self.store.cursors(user, conversation)
-    }
-}
-
-impl ConversationIndex for Broken {
-    fn begin(
-        &self,
-        conversation: ConversationId,
-        members: Vec<UserId>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.begin(conversation, members)
-    }
-
-    fn members(
-        &self,
-        conversation: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
-        self.store.members(conversation)
-    }
-
-    fn conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
-        Box::pin(async move {
-            let mut listed = self.store.conversations(user, after, limit).await?;
-            if self.bug == Bug::UnlistedConversation {
-                listed.retain(|conversation| conversation.as_bytes()[15] % 2 == 0);
-            }
-            Ok(listed)
-        })
-    }
-}
-
-impl Store for Broken {
-    fn epoch(&self) -> u64 {
-        self.store.epoch()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.close()
+    fn conversations(&self, mut listed: Vec<ConversationId>) -> Vec<ConversationId> {
+        if self.0 == Bug::UnlistedConversation {
+            listed.retain(|conversation| conversation.as_bytes()[15] % 2 == 0);
+        }
+        listed
     }
 }

@@ -264,7 +264,7 @@ async fn drain(
     let spread = config.drain.reconnect_delay.as_millis();
     let reconnect_spread_ms = spread.try_into().unwrap_or(u32::MAX);
     tracing::info!(sessions = hub.sessions(), "draining");
-    hub.broadcast(|| Mail::Drain(Drain { reconnect_spread_ms }));
+    hub.drain(Drain { reconnect_spread_ms });
     // A share of what is left for each step, so that the store always has time to close.
     wait_until(|| hub.sessions() == 0, left() / 2).await;
     wait_until(|| hub.waiting_bytes() == 0, left() / 2).await;

@@ -532,3 +532,65 @@ fn a_gap_that_cannot_be_pulled_is_asked_for_later_and_later() {
     }
     assert_eq!(waits, [100, 500, 1000, 2000]);
 }
+
+/// A client that had everything up to 40, and hears of these heads.
+fn after_retention(first_seq: Seq, head: Seq) -> Pair {
+    let restored = Restored { epoch: EPOCH, positions: vec![(conversation(), 40)] };
+    let mut pair = Pair::new(Config::default(), restored);
+    pair.log_in(welcome());
+    pair.events();
+    pair.answer_heads(vec![wire::Head {
+        conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+        seq: head,
+        delivered: 40,
+        first_seq,
+        ..Default::default()
+    }]);
+    pair
+}
+
+#[test]
+fn a_device_goes_on_where_retention_has_left_something() {
+    let mut pair = after_retention(60, 61);
+    let skipped = Event::Skipped { conversation: conversation(), from: 41, to: 59 };
+    assert_eq!(pair.events(), [skipped]);
+    let mut actions = std::iter::from_fn(|| pair.client.poll_bulk(pair.now));
+    let opened = actions.find(|action| matches!(action, BulkAction::Open { .. }));
+    let Some(BulkAction::Open { id, request }) = opened else { panic!("{opened:?}") };
+    let mut decoder = Decoder::new();
+    decoder.push(request);
+    let request = decoder.poll::<wire::ClientFrame>(1 << 20).unwrap().unwrap();
+    let Some(client_frame::Kind::PullRequest(request)) = request.kind else { panic!() };
+    assert_eq!((request.ranges[0].from, request.ranges[0].to), (60, 61));
+    // 60 expires before it is read.
+    let page = wire::PullPage {
+        conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+        messages: vec![message(61)],
+        is_end: true,
+        head: 61,
+        first_seq: 61,
+        ..Default::default()
+    };
+    pair.client.handle_bulk(id, encode(server_frame::Kind::PullPage(page)), pair.now);
+    let events = pair.events();
+    let [Event::Skipped { from: 60, to: 60, .. }, Event::Message { message, .. }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(message.seq, 61);
+    while pair.client.poll_bulk(pair.now).is_some() {}
+    assert!(pair.client.is_synced());
+}
+
+#[test]
+fn a_device_does_not_wait_for_a_log_that_is_gone_whole() {
+    let mut pair = after_retention(62, 61);
+    let skipped = Event::Skipped { conversation: conversation(), from: 41, to: 61 };
+    assert_eq!(pair.events(), [skipped]);
+    assert!(pair.client.poll_bulk(pair.now).is_none_or(|a| matches!(a, BulkAction::Stop { .. })));
+    assert!(pair.client.is_synced());
+    pair.client.handle_consumed(conversation(), 61, pair.now);
+    // What is said next is the next.
+    pair.say(server_frame::Kind::Push(wire::Push { messages: vec![message(62)] }));
+    assert!(matches!(pair.events()[..], [Event::Message { .. }]));
+}

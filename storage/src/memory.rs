@@ -31,6 +31,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct State {
     logs: BTreeMap<ConversationId, Vec<Record>>,
+    /// Up to where retention has removed messages.
+    expired: BTreeMap<ConversationId, Seq>,
     members: BTreeMap<ConversationId, Vec<UserId>>,
     index: BTreeSet<(UserId, ConversationId)>,
     durable_cursors: BTreeMap<(UserId, ConversationId), CursorPair>,
@@ -143,6 +145,14 @@ impl MemoryStore {
         self.lock().stop_at_next = Some((reason.into(), survives));
     }
 
+    /// Retention removes the messages up to this number, as far as there are any.
+    pub fn expire(&self, conversation: ConversationId, up_to: Seq) {
+        let mut state = self.lock();
+        let up_to = up_to.min(state.head(conversation));
+        let expired = state.expired.entry(conversation).or_default();
+        *expired = up_to.max(*expired);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,6 +219,11 @@ impl State {
     fn head(&self, conversation: ConversationId) -> Seq {
         self.logs.get(&conversation).map_or(0, |log| log.len() as Seq)
     }
+
+    /// First number that can be read.
+    fn first(&self, conversation: ConversationId) -> Seq {
+        self.expired.get(&conversation).copied().unwrap_or(0) + 1
+    }
 }
 
 fn closed() -> StoreError {
@@ -227,7 +242,10 @@ impl MessageLog for MemoryStore {
     }
 
     fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.answer(|state| Extent { first: 1, head: state.head(conversation) })
+        self.answer(|state| Extent {
+            first: state.first(conversation),
+            head: state.head(conversation),
+        })
     }
 
     fn read(
@@ -240,7 +258,8 @@ impl MessageLog for MemoryStore {
         self.answer(|state| {
             let log = state.logs.get(&conversation).map_or(&[][..], Vec::as_slice);
             // Number n stands at n - 1.
-            let from = log.len().min(position(range.start().saturating_sub(1)));
+            let first = state.first(conversation).max(*range.start());
+            let from = log.len().min(position(first.saturating_sub(1)));
             let to = log.len().min(position(*range.end())).max(from);
             match direction {
                 Direction::Forward => take_page(log[from..to].iter(), page),
@@ -420,6 +439,29 @@ mod tests {
         store.commit_all();
         assert!(heard.try_recv().is_err(), "nobody is told about what a crash took");
         assert_eq!(head(&store), 2);
+    }
+
+    #[test]
+    fn what_has_expired_is_passed_over_and_its_numbers_do_not_come_back() {
+        let store = MemoryStore::new();
+        let sink = Arc::new(Tell(Mutex::new(channel().0)));
+        let (tell, _heard) = channel();
+        *sink.0.lock().unwrap() = tell;
+        store.submit(vec![append(1), append(2), append(3)], sink.clone());
+        let page = Page { records: 9, bytes: 999 };
+        let read = |direction| {
+            let read = now(store.read(conversation(), 1..=Seq::MAX, direction, page)).unwrap();
+            read.iter().map(|record| record.seq).collect::<Vec<_>>()
+        };
+        store.expire(conversation(), 2);
+        store.expire(conversation(), 1);
+        assert_eq!(now(store.extent(conversation())), Ok(Extent { first: 3, head: 3 }));
+        assert_eq!((read(Direction::Forward), read(Direction::Backward)), (vec![3], vec![3]));
+        store.expire(conversation(), 9);
+        assert_eq!(now(store.extent(conversation())), Ok(Extent { first: 4, head: 3 }));
+        assert_eq!(read(Direction::Forward), [0; 0]);
+        store.submit(vec![append(4)], sink);
+        assert_eq!(read(Direction::Forward), [4]);
     }
 
     #[test]

@@ -1,23 +1,23 @@
 use super::*;
 
-use std::ops::RangeInclusive;
+mod sync;
+
 use std::time::Duration;
 
 use skein_protocol::server::BulkRequest;
 use skein_protocol::{Code, wire};
+use skein_storage::Record;
 use skein_storage::memory::MemoryStore;
-use skein_storage::{
-    ConversationIndex, CursorPair, CursorUpdate, Cursors, Extent, MessageLog, Record,
-};
 use skein_transport::sim::Seat;
 
-use crate::bulk::{Job, READING_PAGES, WAITING_PAGES, refused_page};
+use crate::bulk::{Job, READING, WAITING_PAGES, refused_page};
 use crate::config::AuthConfig;
+use crate::hooked::{Hooked, Hooks};
+use crate::lane::Key;
 use crate::mail::Drain;
 
-/// A store whose reads last until they are let go.
+/// Reads last until they are let go.
 struct Slow {
-    memory: MemoryStore,
     /// Closed: reads go on.
     gate: Semaphore,
     reading: AtomicUsize,
@@ -25,14 +25,21 @@ struct Slow {
 }
 
 impl Slow {
-    fn new() -> Arc<Self> {
+    fn store() -> Arc<Hooked<Slow>> {
         let (reading, most) = Default::default();
-        Arc::new(Self { memory: MemoryStore::new(), gate: Semaphore::new(0), reading, most })
+        let hooks = Slow { gate: Semaphore::new(0), reading, most };
+        Arc::new(Hooked { hooks, store: Arc::new(MemoryStore::new()) })
     }
 
-    fn slowly<'a, T: Send + 'a>(
+    fn reading(&self) -> usize {
+        self.reading.load(Ordering::Relaxed)
+    }
+}
+
+impl Hooks for Slow {
+    fn around<'a, T: Send + 'a>(
         &'a self,
-        read: BoxFuture<'a, Result<T, StoreError>>,
+        request: BoxFuture<'a, Result<T, StoreError>>,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
             let now = self.reading.fetch_add(1, Ordering::Relaxed) + 1;
@@ -41,76 +48,8 @@ impl Slow {
             // Others have a chance to be too many.
             tokio::task::yield_now().await;
             self.reading.fetch_sub(1, Ordering::Relaxed);
-            read.await
+            request.await
         })
-    }
-
-    fn reading(&self) -> usize {
-        self.reading.load(Ordering::Relaxed)
-    }
-}
-
-impl MessageLog for Slow {
-    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
-        self.memory.submit(group, done);
-    }
-    fn extent(&self, id: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.memory.extent(id)
-    }
-    fn read(
-        &self,
-        id: ConversationId,
-        range: RangeInclusive<Seq>,
-        direction: Direction,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        self.slowly(self.memory.read(id, range, direction, page))
-    }
-}
-
-impl Cursors for Slow {
-    fn advance(&self, updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.memory.advance(updates)
-    }
-    fn cursors(
-        &self,
-        user: UserId,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
-        self.memory.cursors(user, id)
-    }
-}
-
-impl ConversationIndex for Slow {
-    fn begin(
-        &self,
-        id: ConversationId,
-        members: Vec<UserId>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.memory.begin(id, members)
-    }
-    fn members(
-        &self,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
-        self.memory.members(id)
-    }
-    fn conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
-        self.slowly(self.memory.conversations(user, after, limit))
-    }
-}
-
-impl Store for Slow {
-    fn epoch(&self) -> u64 {
-        self.memory.epoch()
-    }
-    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.memory.close()
     }
 }
 
@@ -176,7 +115,7 @@ async fn until(holds: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn few_steps_of_scans_are_with_the_store_at_a_time() {
-    let store = Slow::new();
+    let store = Slow::store();
     let hub = hub(store.clone(), Vec::new());
     let device = skein_protocol::DeviceId::parse("phone").unwrap();
     for n in 0..50 {
@@ -196,17 +135,17 @@ async fn few_steps_of_scans_are_with_the_store_at_a_time() {
             })],
         });
     }
-    until(|| store.reading() == SCAN_STEPS).await;
-    store.gate.close();
+    until(|| store.hooks.reading() == SCAN_STEPS).await;
+    store.hooks.gate.close();
     // All 50 tasks, and this one, hold the hub; in the end only this one does.
     until(|| Arc::strong_count(&hub) == 1).await;
-    assert_eq!(store.most.load(Ordering::Relaxed), SCAN_STEPS);
+    assert_eq!(store.hooks.most.load(Ordering::Relaxed), SCAN_STEPS);
 }
 
 #[tokio::test]
 async fn pages_wait_for_each_other_and_too_many_are_refused() {
     const TOO_MANY: usize = 5;
-    let store = Slow::new();
+    let store = Slow::store();
     let hub = hub(store.clone(), Vec::new());
     let answered = Arc::new(AtomicUsize::new(0));
     let mut pages = Vec::new();
@@ -218,16 +157,16 @@ async fn pages_wait_for_each_other_and_too_many_are_refused() {
             page
         }));
     }
-    until(|| store.reading() == READING_PAGES).await;
+    until(|| store.hooks.reading() == READING).await;
     until(|| answered.load(Ordering::Relaxed) == TOO_MANY).await;
-    store.gate.close();
+    store.hooks.gate.close();
     let refused = refused_page(Code::Overloaded).frame;
     let mut refusals = 0;
     for page in pages {
         refusals += usize::from(page.await.unwrap().frame == refused);
     }
     assert_eq!(refusals, TOO_MANY);
-    assert_eq!(store.most.load(Ordering::Relaxed), READING_PAGES);
+    assert_eq!(store.hooks.most.load(Ordering::Relaxed), READING);
     // The places are free again.
     let page = Job::new(user("ann"), BulkRequest::Heads(Vec::new())).next_page(&hub).await;
     assert_ne!(page.frame, refused);
@@ -236,11 +175,11 @@ async fn pages_wait_for_each_other_and_too_many_are_refused() {
 #[tokio::test]
 async fn a_drain_holds_also_where_the_mail_is_lost() {
     let seat = Seat::new(1);
-    let hub = hub(Slow::new(), vec![seat.mailbox()]);
-    let drain = || Mail::Drain(Drain { reconnect_spread_ms: 1 });
-    assert!(seat.mailbox().send(drain()).is_ok());
+    let hub = hub(Slow::store(), vec![seat.mailbox()]);
+    let drain = Drain { reconnect_spread_ms: 1 };
+    assert!(seat.mailbox().send(Mail::Drain(drain)).is_ok());
     assert!(!hub.is_draining());
-    hub.broadcast(drain);
-    assert!(seat.mailbox().send(drain()).is_err(), "the mailbox was full all the time");
+    hub.drain(drain);
+    assert!(seat.mailbox().send(Mail::Drain(drain)).is_err(), "the mailbox was full all the time");
     assert!(hub.is_draining());
 }

@@ -69,7 +69,9 @@ const MESSAGE_OVERHEAD: usize = 512;
 /// Bytes that a cursor is counted for while it waits for its conversation: its place in the queue.
 const CURSOR_SIZE: usize = size_of::<Command>();
 
-/// Cursors that may wait for the load of another conversation: some 0.15 MB a lane.
+/// Cursors that may wait for the load of another conversation: some 0.15 MB a lane. Of those that
+/// are dropped, most are known to the store already: they come with logins. A client that logs in
+/// asks for heads, and tells again what they do not have.
 const MAX_LATER: usize = 512;
 
 /// What a command has to share with what waits already; see [`LaneConfig`].
@@ -162,12 +164,12 @@ impl Lane {
     /// Takes up cursors that found no place, as far as there is one now. Those that stay behind
     /// wait for a load that is under way.
     fn resume_later(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        let mut left = self.later.len();
-        while left > 0 && self.loading < self.config.max_loading.div_ceil(2) {
-            left -= 1;
-            let Some((conversation, command)) = self.later.pop_front() else {
+        for _ in 0..self.later.len() {
+            let Some((_, next)) = self.later.front() else { return };
+            if self.loading >= self.bounds_for(next).loading {
                 return;
-            };
+            }
+            let Some((conversation, command)) = self.later.pop_front() else { return };
             self.bytes -= size_of_command(&command);
             self.handle_command(conversation, command, now_ms, effects);
         }

@@ -47,7 +47,8 @@ const SEEDS_FOR_A_BUG: u64 = 20;
 
 /// What each ordinary run meets many times; a proof without it would be none. Numbers are codes of
 /// the protocol: overload, a store that does not answer, one that has stopped, silence, GOAWAY.
-const TROUBLE: [&str; 7] = [
+const TROUBLE: [&str; 8] = [
+    "skipped",
     "gateways",
     "mail lost",
     "postponed 300",

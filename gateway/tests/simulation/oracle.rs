@@ -47,6 +47,10 @@ pub(crate) struct Oracle {
     /// How far each log was looked at, and the last message of each installation in it.
     checked: BTreeMap<ConversationId, Seq>,
     places: HashMap<String, Seq>,
+    /// What was durable, also after it has expired.
+    rows: HashMap<(ConversationId, Seq), Record>,
+    /// Up to where each log has expired.
+    expired: HashMap<ConversationId, Seq>,
     last_of: HashMap<(ConversationId, usize, u32), usize>,
     /// What each device's application was shown, since it was started.
     seen: Vec<BTreeMap<ConversationId, Seq>>,
@@ -89,6 +93,8 @@ impl Oracle {
             order: Vec::new(),
             checked: BTreeMap::new(),
             places: HashMap::new(),
+            rows: HashMap::new(),
+            expired: HashMap::new(),
             last_of: HashMap::new(),
             shown: HashMap::new(),
             read: HashMap::new(),
@@ -166,6 +172,35 @@ impl Oracle {
         self.histories.retain(|(other, _), _| *other != device);
     }
 
+    /// Up to where a log may expire: what was acknowledged, is older than this, and that nobody will
+    /// send again.
+    pub(crate) fn may_expire(
+        &self,
+        id: ConversationId,
+        before_ms: u64,
+        is_kept: impl Fn(&str) -> bool,
+    ) -> Seq {
+        let is_settled = |seq: &Seq| {
+            self.rows.get(&(id, *seq)).is_some_and(|row| {
+                let named = row.client_msg_id.as_str();
+                let acked = self.sent.get(named).is_some_and(|sent| sent.acked.is_some());
+                acked && row.time_ms < before_ms && !is_kept(named)
+            })
+        };
+        (1..).take_while(is_settled).last().unwrap_or(0)
+    }
+
+    /// Retention has removed messages.
+    pub(crate) fn handle_expired(&mut self, id: ConversationId, up_to: Seq) {
+        let expired = self.expired.entry(id).or_default();
+        *expired = up_to.max(*expired);
+        self.count("expired", 1);
+    }
+
+    fn expired(&self, id: ConversationId) -> Seq {
+        self.expired.get(&id).copied().unwrap_or(0)
+    }
+
     /// The gateway's machine has crashed: the last cursors may be lost.
     pub(crate) fn handle_crash(&mut self) {
         self.cursors.clear();
@@ -202,7 +237,8 @@ impl Oracle {
                 let name = self.name(at);
                 self.require(retry, || format!("{name}: error {code} {reason}"));
             }
-            Event::Skipped { .. } | Event::StoreReset { .. } => {
+            Event::Skipped { conversation, from, to } => self.skipped(at, conversation, from, to),
+            Event::StoreReset { .. } => {
                 let name = self.name(at);
                 self.fail(format!("{name}: {event:?}"));
             }
@@ -222,7 +258,22 @@ impl Oracle {
             ReceiptKind::Delivered => &self.shown,
             ReceiptKind::Read => &self.read,
         };
-        table.get(&key).copied().unwrap_or(0)
+        let told = table.get(&key).copied().unwrap_or(0);
+        match kind {
+            // What has expired counts as delivered by whoever begins behind it.
+            ReceiptKind::Delivered => told.max(self.expired(id)),
+            ReceiptKind::Read => told,
+        }
+    }
+
+    fn skipped(&mut self, at: usize, id: ConversationId, from: Seq, to: Seq) {
+        let (name, expired) = (self.name(at), self.expired(id));
+        let next = self.seen[at].get(&id).copied().unwrap_or(0) + 1;
+        self.require(from == next && to <= expired, || {
+            format!("{name}: {from} - {to} of {id} are skipped; next {next}, expired {expired}")
+        });
+        self.seen[at].insert(id, to);
+        self.count("skipped", 1);
     }
 
     fn message(&mut self, at: usize, message: Message, sent_here: bool, disk: &Disk) {
@@ -232,11 +283,11 @@ impl Oracle {
         let before = self.seen[at].get(&id).copied();
         let first = match (before, who.start) {
             (Some(before), _) => before + 1,
-            (None, Start::Beginning) => 1,
+            (None, Start::Beginning) => seq.min(self.expired(id) + 1),
             // It begins behind something that another device of the user was shown.
             (None, Start::Delivered) => {
-                let most = self.shown.get(&key).copied().unwrap_or(0) + 1;
-                seq.min(most)
+                let shown = self.shown.get(&key).copied().unwrap_or(0);
+                seq.min(shown.max(self.expired(id)) + 1)
             }
         };
         self.require(seq == first, || {
@@ -253,8 +304,14 @@ impl Oracle {
         self.same_as_on_disk(&name, &message, disk);
     }
 
+    /// What is durable at this number, or was until it expired.
+    fn row(&self, id: ConversationId, seq: Seq, disk: &Disk) -> Option<Record> {
+        let kept = self.rows.get(&(id, seq)).cloned();
+        kept.or_else(|| disk.log(id, seq).into_iter().next())
+    }
+
     fn same_as_on_disk(&mut self, name: &str, message: &Message, disk: &Disk) {
-        let row = disk.log(message.conversation, message.seq).into_iter().next();
+        let row = self.row(message.conversation, message.seq, disk);
         let same = row.as_ref().is_some_and(|row| {
             row.seq == message.seq
                 && row.sender == message.sender
@@ -276,7 +333,7 @@ impl Oracle {
         self.require(here && first == seq, || {
             format!("{name}: {id} is acknowledged at {seq} in {conversation}, before at {first}")
         });
-        let row = disk.log(conversation, seq).into_iter().next();
+        let row = self.row(conversation, seq, disk);
         let durable = row.as_ref().is_some_and(|row| row.client_msg_id.as_str() == id);
         self.require(durable, || {
             format!("{name}: {id} is acknowledged at {seq}, durable there is {row:?}")
@@ -304,15 +361,16 @@ impl Oracle {
             format!("{name}: history has head {head}, and it was {least} before")
         });
         let (from, to) = (asked.from.max(1), if asked.to == 0 { head } else { asked.to.min(head) });
-        let all: Vec<Seq> = match asked.backward {
-            false => (from..=to).collect(),
-            true => (from..=to).rev().collect(),
-        };
-        let want =
-            all.iter().take(if asked.limit == 0 { usize::MAX } else { asked.limit as usize });
-        let want: Vec<Seq> = want.copied().collect();
         let got: Vec<Seq> = messages.iter().map(|message| message.seq).collect();
-        let right = if is_end { got == want } else { want.starts_with(&got) };
+        // What has expired may still have been there.
+        let right = (1..=self.expired(id) + 1).any(|first| {
+            let mut all: Vec<Seq> = (from.max(first)..=to).collect();
+            if asked.backward {
+                all.reverse();
+            }
+            all.truncate(if asked.limit == 0 { usize::MAX } else { asked.limit as usize });
+            if is_end { got == all } else { all.starts_with(&got) }
+        });
         self.require(right, || format!("{name}: {asked:?} brings {got:?}, end {is_end}, {head}"));
         for message in messages {
             self.same_as_on_disk(&name, message, disk);
@@ -341,6 +399,7 @@ impl Oracle {
     fn check_record(&mut self, id: ConversationId, expected: Seq, record: &Record) {
         let named = record.client_msg_id.as_str();
         self.require(record.seq == expected, || format!("{id}: {record:?} stands at {expected}"));
+        self.rows.insert((id, expected), record.clone());
         let other = self.places.insert(named.to_owned(), expected);
         self.require(other.is_none(), || format!("{id}: {named} is at {other:?} and {expected}"));
         let place = self.order.iter().position(|other| other == named);
@@ -424,7 +483,8 @@ impl Oracle {
         let seen = self.seen[at].get(&id).copied();
         let all = match (seen, who.start) {
             (None, Start::Delivered) => true,
-            (seen, _) => seen.unwrap_or(0) == head,
+            (None, Start::Beginning) => self.expired(id) == head,
+            (Some(seen), _) => seen == head,
         };
         let behind = members.contains(&who.user) && !all;
         behind.then(|| format!("{} has {seen:?} of {head} in {id}", self.name(at)))

@@ -144,6 +144,9 @@ impl Phone {
             if let Event::Message { message, .. } = &event {
                 self.rules.handle_consumed(message.conversation, message.seq, self.last_turn);
             }
+            if let Event::Skipped { conversation, to, .. } = &event {
+                self.rules.handle_consumed(*conversation, *to, self.last_turn);
+            }
             if matches!(event, Event::Connected { .. }) {
                 self.attempt = 0;
             }

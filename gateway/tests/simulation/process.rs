@@ -16,11 +16,11 @@ use skein_gateway::registry::Registry;
 use skein_gateway::token::{Grant, Signer};
 use skein_protocol::server::Rules;
 use skein_protocol::{ALPN, UserId, wire};
+use skein_storage::Store;
 use skein_transport::sim::{Seat, SimShard};
 use skein_transport::{ClientTls, EngineConfig, Keys, ServerTls, TlsOptions};
 
 use crate::random::Random;
-use crate::store::Seat as Store;
 
 pub(crate) const SHARDS: usize = 2;
 pub(crate) const MAX_PAYLOAD: usize = 3000;
@@ -149,7 +149,7 @@ const FLUSH: Duration = Duration::from_millis(200);
 impl Process {
     pub(crate) fn start(
         gateway: usize,
-        store: Arc<Store>,
+        store: Arc<dyn Store>,
         clock: Arc<Clock>,
         now: Instant,
         mut random: Random,

@@ -5,7 +5,6 @@
 //! its own: nobody hears any more of its appends, which may still reach the log much later.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +12,12 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use skein_gateway::hooked::{Hooked, Hooks};
 use skein_protocol::{ClientMsgId, ConversationId, Seq, UserId};
 use skein_storage::memory::MemoryStore;
 use skein_storage::{
-    Append, AppendError, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors,
-    Direction, Extent, MessageLog, Page, Record, Store, StoreError,
+    Append, AppendError, AppendSink, CursorPair, CursorUpdate, Cursors, Direction, MessageLog,
+    Page, Record, Store, StoreError,
 };
 
 use crate::random::Random;
@@ -65,7 +65,7 @@ impl Bug {
 
 pub(crate) struct Disk {
     /// What really is on disk; asked by the checks as well.
-    pub(crate) memory: MemoryStore,
+    pub(crate) memory: Arc<MemoryStore>,
     bug: Option<Bug>,
     trouble: Mutex<Trouble>,
     /// Appends on their way, in the order of submission.
@@ -98,12 +98,13 @@ impl Disk {
     pub(crate) fn new(random: Random, bug: Option<Bug>) -> Arc<Self> {
         let trouble = Mutex::new(Trouble { random, failing_reads: 0, held: 0 });
         let (limbo, conflicts, held) = Default::default();
-        Arc::new(Self { memory: MemoryStore::new(), bug, trouble, limbo, conflicts, held })
+        Arc::new(Self { memory: Arc::default(), bug, trouble, limbo, conflicts, held })
     }
 
     /// The disk as one of the gateways has it.
-    pub(crate) fn seat(self: &Arc<Self>, gateway: usize) -> Arc<Seat> {
-        Arc::new(Seat { disk: self.clone(), gateway })
+    pub(crate) fn seat(self: &Arc<Self>, gateway: usize) -> Arc<dyn Store> {
+        let hooks = Seat { disk: self.clone(), gateway };
+        Arc::new(Hooked { hooks, store: self.memory.clone() })
     }
 
     /// So many percent of the reads fail from now on.
@@ -203,22 +204,6 @@ impl Disk {
         (before, after, random.chance(*failing_reads))
     }
 
-    fn slowly<'a, T: Send + 'a>(
-        &'a self,
-        read: impl FnOnce(&'a MemoryStore) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
-    ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let (before, after, fails) = self.draw();
-        Box::pin(async move {
-            before.await;
-            let outcome = match fails {
-                true => Err(StoreError::Unavailable("simulated".into())),
-                false => read(&self.memory).await,
-            };
-            after.await;
-            outcome
-        })
-    }
-
     /// The numbers that a bug hits.
     fn hits(seq: Seq) -> bool {
         seq % 4 == 3
@@ -245,17 +230,18 @@ impl Disk {
     }
 }
 
-/// Pending so many times. Whoever runs the futures asks again by itself.
+/// Pending so many times.
 struct Pause(u64);
 
 impl Future for Pause {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.0 == 0 {
             return Poll::Ready(());
         }
         self.0 -= 1;
+        context.waker().wake_by_ref();
         Poll::Pending
     }
 }
@@ -278,7 +264,7 @@ impl AppendSink for Nobody {
 }
 
 /// The disk as one of the gateways has it.
-pub(crate) struct Seat {
+struct Seat {
     disk: Arc<Disk>,
     gateway: usize,
 }
@@ -298,8 +284,8 @@ impl Seat {
     }
 }
 
-impl MessageLog for Seat {
-    fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>) {
+impl Hooks for Seat {
+    fn submit(&self, _: &Arc<dyn Store>, group: Vec<Append>, done: Arc<dyn AppendSink>) {
         let all_well = (0..group.len()).map(|place| (place, Ok(()))).collect();
         match self.disk.bug {
             Some(Bug::AckBeforeDurable) => {
@@ -322,74 +308,37 @@ impl MessageLog for Seat {
         }
     }
 
-    fn extent(&self, id: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.disk.slowly(move |memory| memory.extent(id))
+    fn around<'a, T: Send + 'a>(
+        &'a self,
+        request: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let (before, after, fails) = self.disk.draw();
+        Box::pin(async move {
+            before.await;
+            let outcome = match fails {
+                true => Err(StoreError::Unavailable("simulated".into())),
+                false => request.await,
+            };
+            after.await;
+            outcome
+        })
     }
 
-    fn read(
-        &self,
-        id: ConversationId,
-        range: RangeInclusive<Seq>,
-        direction: Direction,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        let read = self.disk.slowly(move |memory| memory.read(id, range, direction, page));
-        Box::pin(async move { Ok(self.disk.altered(read.await?, page)) })
+    fn records(&self, records: Vec<Record>, page: Page) -> Vec<Record> {
+        self.disk.altered(records, page)
     }
-}
 
-impl Cursors for Seat {
-    fn advance(&self, mut updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn updates(&self, mut updates: Vec<CursorUpdate>) -> Vec<CursorUpdate> {
         if self.disk.bug == Some(Bug::CursorAhead) {
             updates.iter_mut().for_each(|update| update.to.delivered += 3);
         }
-        self.disk.memory.advance(updates)
+        updates
     }
 
-    fn cursors(
-        &self,
-        user: UserId,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<CursorPair, StoreError>> {
-        self.disk.slowly(move |memory| memory.cursors(user, id))
-    }
-}
-
-impl ConversationIndex for Seat {
-    fn begin(
-        &self,
-        id: ConversationId,
-        mut members: Vec<UserId>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn members(&self, mut members: Vec<UserId>) -> Vec<UserId> {
         if self.disk.bug == Some(Bug::LostIndex) && members.len() > 1 {
             members.pop();
         }
-        self.disk.slowly(move |memory| memory.begin(id, members))
-    }
-
-    fn members(
-        &self,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<Vec<UserId>>, StoreError>> {
-        self.disk.slowly(move |memory| memory.members(id))
-    }
-
-    fn conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<ConversationId>, StoreError>> {
-        self.disk.slowly(move |memory| memory.conversations(user, after, limit))
-    }
-}
-
-impl Store for Seat {
-    fn epoch(&self) -> u64 {
-        self.disk.memory.epoch()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.disk.memory.close()
+        members
     }
 }

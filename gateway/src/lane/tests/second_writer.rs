@@ -1,4 +1,4 @@
-//! What another gateway may have written meanwhile.
+//! What another gateway may have written meanwhile, and what retention has removed.
 
 use super::*;
 
@@ -84,4 +84,20 @@ fn what_waits_behind_a_scan_is_looked_for_too_when_somebody_else_has_written() {
 fn sent_by_bob() -> Send {
     let Command::Send(_, send) = first_attempt(None) else { unreachable!() };
     Send { target: Target::User(user(0)), ..send }
+}
+
+#[test]
+fn numbers_go_on_behind_what_has_expired() {
+    let (mut lane, mut effects) = (World::lane(), Vec::new());
+    lane.handle_command(conversation(), first_attempt(Some(0)), 0, &mut effects);
+    effects.clear();
+    let extent = Extent { first: 6, head: 5 };
+    let loaded = Loaded { extent, ..cursors::up_to_five() };
+    lane.handle_loaded(conversation(), Ok(Some(loaded)), 0, &mut effects);
+    let [Effect::Scan(scan)] = &effects[..] else { panic!("{effects:?}") };
+    let scan = scan.clone();
+    effects.clear();
+    lane.handle_scanned(&scan, Ok(Vec::new()), 0, &mut effects);
+    let [Effect::Append(append)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(append.first, 6);
 }

@@ -1,7 +1,9 @@
 //! What goes wrong, and what people do meanwhile.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::{Duration, UNIX_EPOCH};
 
+use skein_gateway::mail::Drain;
 use skein_protocol::client::{HistoryRequest, Origin, Outgoing, SendError, Target};
 use skein_protocol::{ClientMsgId, UserId};
 use skein_storage::StoreError;
@@ -9,6 +11,10 @@ use skein_storage::StoreError;
 use super::{DEVICES, Plan, Site, World};
 use crate::net::Weather;
 use crate::process::{MAX_PAYLOAD, MAX_WAITING_BYTES, SHARDS};
+
+/// Longer than anything is on its way: held by the store, by the network, in a thread that does not
+/// run.
+const RETENTION: Duration = Duration::from_secs(45);
 
 impl World {
     pub(super) fn trouble(&mut self) {
@@ -59,8 +65,26 @@ impl World {
                 let percent = [0, 10, 60][self.random.index(3)];
                 self.disk.fail_reads(percent);
             }
+            970..980 => self.expire(),
             _ => self.net.weather = Weather::any(&mut self.random),
         }
+    }
+
+    /// Retention removes what is older than anything that is on its way.
+    fn expire(&mut self) {
+        let at = self.random.index(self.oracle.conversations.len());
+        let id = self.oracle.conversations[at].0;
+        let flash: HashSet<String> = self
+            .devices
+            .iter()
+            .flat_map(|device| device.flash.outbox.iter().map(|message| message.id.to_string()))
+            .collect();
+        let now_ms = self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let before_ms = now_ms - RETENTION.as_millis() as u64;
+        let up_to = self.oracle.may_expire(id, before_ms, |named| flash.contains(named));
+        self.disk.memory.expire(id, up_to);
+        self.oracle.handle_expired(id, up_to);
+        self.tell(|| format!("{id} expires up to {up_to}"));
     }
 
     /// The store takes what it is given and answers nothing, while people write on. They are told
@@ -224,11 +248,7 @@ impl World {
     fn drain(&mut self) {
         let gateway = self.random.index(self.gateways.len());
         let Site { process: Some(process), started } = &self.gateways[gateway] else { return };
-        process.hub.broadcast(|| {
-            skein_gateway::mail::Mail::Drain(skein_gateway::mail::Drain {
-                reconnect_spread_ms: 500,
-            })
-        });
+        process.hub.drain(Drain { reconnect_spread_ms: 500 });
         let plan = Plan::DrainEnds(gateway, *started);
         let delay = self.random.millis(3000);
         self.plan(delay, plan);
