@@ -38,7 +38,7 @@ impl Sub for Counted {
 
 pub(crate) enum Backend {
     Embedded { store: EmbeddedStore, runtime: Runtime, _folder: tempfile::TempDir },
-    Cql(Cql),
+    Cql(Box<Cql>),
 }
 
 impl Backend {

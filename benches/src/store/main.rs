@@ -71,7 +71,7 @@ fn main() {
     let mut backends = vec![Backend::embedded(args.data.as_deref())];
     let left_out = match Cql::open(&args) {
         Ok(cql) => {
-            backends.push(Backend::Cql(cql));
+            backends.push(Backend::Cql(Box::new(cql)));
             None
         }
         Err(reason) => Some(reason),

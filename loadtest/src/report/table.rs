@@ -127,7 +127,7 @@ fn steps(text: &mut String, summary: &Summary) {
     if summary.steps.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\n{:>12}{:>12}  {}", "load", "acked/s", "");
+    let _ = writeln!(text, "\n{:>12}{:>12}", "load", "acked/s");
     for step in &summary.steps {
         let word = if step.good { "good".into() } else { step.broken.join(", ") };
         let _ = writeln!(text, "{:>12.1}{:>12.1}  {word}", step.load, step.acked_per_second);
