@@ -217,7 +217,7 @@ async fn what_is_missing_in_between_is_given_up() {
 async fn a_tail_begins_behind_the_last_hole_and_ends_at_the_head() {
     let load = || Load { conversation: with_ben(0), begin: None, tail: 9 };
     let holes = |hole| Hooked { hooks: Holes(hole), store: filled(1, 5) };
-    for (hole, left) in [(1..=0, 5), (1..=1, 4), (2..=3, 2), (1..=5, 0)] {
+    for (hole, left) in [(9..=9, 5), (1..=1, 4), (2..=3, 2), (1..=5, 0)] {
         let loaded = read_conversation(&holes(hole), load()).await.unwrap().unwrap();
         assert_eq!(loaded.tail.len(), left);
     }
