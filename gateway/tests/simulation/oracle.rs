@@ -266,11 +266,25 @@ impl Oracle {
         }
     }
 
+    /// Where a device may go on that is given `seq`: behind what it had, or where it begins.
+    fn first(&self, at: usize, id: ConversationId, seq: Seq) -> Seq {
+        let who = &self.devices[at];
+        match (self.seen[at].get(&id), who.start) {
+            (Some(before), _) => before + 1,
+            (None, Start::Beginning) => seq.min(self.expired(id) + 1),
+            // It begins behind something that another device of the user was shown.
+            (None, Start::Delivered) => {
+                let shown = self.shown.get(&(who.user.clone(), id)).copied().unwrap_or(0);
+                seq.min(shown.max(self.expired(id)) + 1)
+            }
+        }
+    }
+
     fn skipped(&mut self, at: usize, id: ConversationId, from: Seq, to: Seq) {
         let (name, expired) = (self.name(at), self.expired(id));
-        let next = self.seen[at].get(&id).copied().unwrap_or(0) + 1;
-        self.require(from == next && to <= expired, || {
-            format!("{name}: {from} - {to} of {id} are skipped; next {next}, expired {expired}")
+        let first = self.first(at, id, from);
+        self.require(from == first && to <= expired, || {
+            format!("{name}: {from} - {to} of {id} are skipped; {first} is next, expired {expired}")
         });
         self.seen[at].insert(id, to);
         self.count("skipped", 1);
@@ -281,15 +295,7 @@ impl Oracle {
         let (name, who) = (self.name(at), self.devices[at].clone());
         let key = (who.user.clone(), id);
         let before = self.seen[at].get(&id).copied();
-        let first = match (before, who.start) {
-            (Some(before), _) => before + 1,
-            (None, Start::Beginning) => seq.min(self.expired(id) + 1),
-            // It begins behind something that another device of the user was shown.
-            (None, Start::Delivered) => {
-                let shown = self.shown.get(&key).copied().unwrap_or(0);
-                seq.min(shown.max(self.expired(id)) + 1)
-            }
-        };
+        let first = self.first(at, id, seq);
         self.require(seq == first, || {
             format!("{name}: {seq} of {id} is shown, {first} should be; before: {before:?}")
         });
