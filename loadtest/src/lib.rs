@@ -14,8 +14,12 @@ mod sample;
 
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
+pub mod live;
+pub mod merge;
+pub mod metrics;
 pub mod objective;
 pub mod operation;
 pub mod outcome;
@@ -25,4 +29,5 @@ pub mod record;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod signals;
 pub mod verify;

@@ -5,7 +5,9 @@
 //! error. Each command is a file of its own; the flags of the ready scenarios come from the list of
 //! keys.
 
+mod compare;
 mod doctor;
+mod merge;
 mod output;
 mod scenario;
 
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::exit::{self, Exit, Failure};
+use crate::report;
 use crate::scenario::Program;
 
 const EXAMPLES: &str = "\
@@ -46,6 +49,15 @@ enum Command {
     /// Check this machine's limits, and print the commands that mend them.
     #[command(display_order = 20)]
     Doctor(doctor::Args),
+    /// Compare two runs, or a run with a baseline, and fail if it is worse than allowed.
+    #[command(display_order = 21)]
+    Compare(compare::Args),
+    /// Join reports of one run from several machines into one.
+    #[command(display_order = 22)]
+    Merge(merge::Args),
+    /// Print the JSON Schema of summary.json.
+    #[command(display_order = 23)]
+    Schema,
 }
 
 /// Runs the command that the arguments of the process ask for.
@@ -67,9 +79,16 @@ fn execute(matches: &clap::ArgMatches) -> Result<Exit, Failure> {
         }
         _ => {}
     }
-    match Cli::from_arg_matches(matches) {
-        Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
-        Err(error) => error.exit(),
+    // Wrong only if the commands above are.
+    let cli = Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Schema => {
+            output::print(&format!("{:#}\n", report::schema()))?;
+            Ok(Exit::Ok)
+        }
     }
 }
 

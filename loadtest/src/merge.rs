@@ -1,0 +1,168 @@
+//! Several reports of one run, joined into one: what generators on several machines have measured of
+//! the same gateway at the same time. Counts and histograms add up, and percentiles are taken of the
+//! sum; nothing is averaged.
+//!
+//! The seconds of each machine count from its own start. They are put in order by the machines'
+//! wall clocks, so graphs may be off by as much as those are; no latency is.
+
+use std::path::Path;
+
+use crate::outcome::Outcome;
+use crate::report::{ReportError, read_outcome};
+
+/// Why reports cannot be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A report cannot be read.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// There is nothing to join.
+    #[error("name at least two reports")]
+    TooFew,
+    /// They are not of one run.
+    #[error("{second} is not of the same run as {first}: {why}")]
+    Different {
+        /// The first report.
+        first: String,
+        /// Another one.
+        second: String,
+        /// In what they differ.
+        why: String,
+    },
+    /// A histogram of a report is none.
+    #[error("{0}")]
+    Broken(#[from] crate::packed::NotAHistogram),
+}
+
+/// Reads reports, and joins them.
+///
+/// # Errors
+/// See [`MergeError`].
+pub fn read(folders: &[impl AsRef<Path>]) -> Result<Outcome, MergeError> {
+    let mut outcomes = Vec::with_capacity(folders.len());
+    for folder in folders {
+        outcomes.push((folder.as_ref().display().to_string(), read_outcome(folder.as_ref())?));
+    }
+    merge(outcomes)
+}
+
+/// Joins outcomes, each with a name for messages.
+///
+/// # Errors
+/// See [`MergeError`].
+pub fn merge(mut outcomes: Vec<(String, Outcome)>) -> Result<Outcome, MergeError> {
+    if outcomes.len() < 2 {
+        return Err(MergeError::TooFew);
+    }
+    // The one that began first gives the time.
+    outcomes.sort_by_key(|(_, outcome)| outcome.started_ms);
+    let mut rest = outcomes.into_iter();
+    let Some((first, mut whole)) = rest.next() else { return Err(MergeError::TooFew) };
+    for (second, mut other) in rest {
+        if let Some(why) = difference(&whole, &other) {
+            return Err(MergeError::Different { first, second, why });
+        }
+        let late_ms = other.started_ms - whole.started_ms;
+        shift(&mut other, late_ms);
+        whole.merge(&other)?;
+    }
+    Ok(whole)
+}
+
+/// In what two outcomes differ that are not of one run.
+fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
+    let (a, b) = (&one.plan, &other.plan);
+    if a.scenario != b.scenario {
+        return Some(format!("scenario {} and {}", a.scenario, b.scenario));
+    }
+    if a.phases != b.phases {
+        return Some("the phases have other lengths".into());
+    }
+    // A time that has passed twice would add up rates that were never there together.
+    let length = |outcome: &Outcome| {
+        let phases = &outcome.phases;
+        phases.ramp + phases.warm_up + phases.measured + phases.drain
+    };
+    let apart = (other.started_ms - one.started_ms) as f64 / 1000.0;
+    (apart > length(one)).then(|| {
+        format!("it began {apart:.0} s later, when the first was over ({:.0} s)", length(one))
+    })
+}
+
+/// Counts an outcome's time from a start so much earlier.
+fn shift(outcome: &mut Outcome, by_ms: u64) {
+    let seconds = by_ms as f64 / 1000.0;
+    let whole = u32::try_from((by_ms + 500) / 1000).unwrap_or(u32::MAX);
+    for point in &mut outcome.timeline {
+        point.second = point.second.saturating_add(whole);
+    }
+    for mark in &mut outcome.marks {
+        mark.at += seconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Operation;
+    use crate::report::{Latency, write};
+    use crate::sample;
+
+    fn named(outcomes: Vec<Outcome>) -> Vec<(String, Outcome)> {
+        outcomes.into_iter().enumerate().map(|(at, one)| (format!("run{at}"), one)).collect()
+    }
+
+    /// Percentiles of the sum, where a mean of percentiles would be far off.
+    #[test]
+    fn histograms_are_added() {
+        let (mut one, mut other) = (sample::empty(), sample::empty());
+        (0..900).for_each(|_| one.measured.success(Operation::Sync, 1_000, 1_000));
+        (0..100).for_each(|_| other.measured.success(Operation::Sync, 1_000_000, 1_000_000));
+        let whole = merge(named(vec![one, other])).unwrap();
+        let record = whole.measured.get(Operation::Sync).unwrap();
+        let latency = Latency::of(&record.response);
+        assert_eq!(record.count(), 1_000);
+        assert_eq!(latency.p50_us, Some(1_000));
+        assert!(latency.p99_us > Some(999_000), "{latency:?}");
+    }
+
+    #[test]
+    fn reports_of_folders_are_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b", "c"].map(|name| folder.path().join(name));
+        for path in &paths {
+            write(&sample::chat(), &[], path).unwrap();
+        }
+        let whole = read(&paths).unwrap();
+        assert_eq!(whole.sessions.connected, 6_000);
+        assert_eq!(whole.correctness.sent, 3 * sample::chat().correctness.sent);
+        assert_eq!(whole.timeline.len(), sample::chat().timeline.len());
+        assert!(read(&paths[..1]).is_err());
+        assert!(read(&[&paths[0], &folder.path().join("none")]).is_err());
+    }
+
+    #[test]
+    fn seconds_are_put_where_they_were() {
+        let (one, mut other) = (sample::chat(), sample::chat());
+        other.started_ms += 2_400;
+        let whole = merge(named(vec![other, one.clone()])).unwrap();
+        assert_eq!(whole.started_ms, one.started_ms);
+        assert_eq!(whole.timeline.len(), one.timeline.len() + 2);
+        assert_eq!(whole.timeline[1].connected, one.timeline[1].connected);
+        let both = one.timeline[3].connected + one.timeline[1].connected;
+        assert_eq!(whole.timeline[3].connected, both);
+    }
+
+    #[test]
+    fn what_is_not_of_one_run_is_refused() {
+        let one = sample::chat();
+        let mut another = one.clone();
+        another.plan.scenario = "group".into();
+        let refused = merge(named(vec![one.clone(), another])).unwrap_err().to_string();
+        assert!(refused.contains("scenario chat and group"), "{refused}");
+        let mut later = one.clone();
+        later.started_ms += 3_600_000;
+        let refused = merge(named(vec![later, one])).unwrap_err().to_string();
+        assert!(refused.contains("when the first was over"), "{refused}");
+    }
+}
