@@ -11,12 +11,14 @@
 mod nearest;
 #[cfg(test)]
 mod sample;
+mod swarm;
 
 pub mod cli;
 pub mod clock;
 pub mod compare;
 pub mod doctor;
 pub mod exit;
+pub mod identity;
 pub mod live;
 pub mod merge;
 pub mod metrics;
@@ -25,9 +27,12 @@ pub mod operation;
 pub mod outcome;
 pub mod packed;
 pub mod plan;
+pub mod process;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod schedule;
 pub mod signals;
+pub mod spawn;
 pub mod verify;

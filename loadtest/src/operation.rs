@@ -20,7 +20,8 @@ pub enum Operation {
     Deliver,
     /// From a message that is due to its arrival at the last of its receivers.
     FanOut,
-    /// From the login to the last message of the backlog.
+    /// From the moment at which a login is due to the last message of the backlog; the service time
+    /// counts from `Welcome`.
     Sync,
     /// From the end of a session that was to go on, plus the wait it was told to keep, to the
     /// `Welcome` of the session that replaces it, over however many attempts.
@@ -96,6 +97,8 @@ pub enum Failure {
     SessionEnded,
     /// This side had no room to write: its outbox was full.
     OutboxFull,
+    /// The session had as many messages under way, and as many waiting behind them, as it may.
+    WindowFull,
     /// The answer broke the rules of the protocol.
     BadAnswer,
     /// No token could be had for the session.
@@ -118,6 +121,7 @@ impl fmt::Display for Failure {
             Self::Reset => f.write_str("reset"),
             Self::SessionEnded => f.write_str("session_ended"),
             Self::OutboxFull => f.write_str("outbox_full"),
+            Self::WindowFull => f.write_str("window_full"),
             Self::BadAnswer => f.write_str("bad_answer"),
             Self::NoToken => f.write_str("no_token"),
             Self::CannotDial => f.write_str("cannot_dial"),
@@ -143,6 +147,7 @@ impl FromStr for Failure {
             Self::Reset,
             Self::SessionEnded,
             Self::OutboxFull,
+            Self::WindowFull,
             Self::BadAnswer,
             Self::NoToken,
             Self::CannotDial,
@@ -191,6 +196,7 @@ mod tests {
             Failure::Reset,
             Failure::SessionEnded,
             Failure::OutboxFull,
+            Failure::WindowFull,
             Failure::BadAnswer,
             Failure::NoToken,
             Failure::CannotDial,

@@ -145,6 +145,28 @@ pub struct Throughput {
     pub logins: f64,
 }
 
+impl Throughput {
+    /// Of some seconds of a timeline.
+    pub fn of<'a>(points: impl Iterator<Item = &'a Point>) -> Self {
+        let mut sum = Self::default();
+        let mut seconds = 0.0;
+        for point in points {
+            seconds += 1.0;
+            sum.sent += point.sent as f64;
+            sum.acked += point.acked as f64;
+            sum.delivered += point.delivered as f64;
+            sum.logins += point.operations.get(&Operation::Login).map_or(0, |one| one.count) as f64;
+        }
+        let mean = |sum: f64| if seconds > 0.0 { sum / seconds } else { 0.0 };
+        Self {
+            sent: mean(sum.sent),
+            acked: mean(sum.acked),
+            delivered: mean(sum.delivered),
+            logins: mean(sum.logins),
+        }
+    }
+}
+
 /// What the receivers found, in the whole run: a message of the warm-up must not be lost either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correctness {
@@ -246,8 +268,8 @@ pub struct Footprint {
 pub struct Step {
     /// Load that was asked for: messages a second, or what the ramp raises.
     pub load: f64,
-    /// Messages acknowledged a second.
-    pub acked_per_second: f64,
+    /// What was done a second.
+    pub throughput: Throughput,
     /// Which objectives broke, as text; none: the step is good.
     pub broken: Vec<String>,
     /// What was measured.

@@ -29,6 +29,8 @@ pub struct Plan {
     pub fleets: Vec<Fleet>,
     /// How long.
     pub phases: Phases,
+    /// Instead of one measured phase: the load is raised step by step until it is too much.
+    pub ladder: Option<Ladder>,
     /// Threads, each with a socket of its own; 0: one a processor.
     pub shards: usize,
     /// What is begun later than this after it was due counts as late.
@@ -153,6 +155,51 @@ pub struct Phases {
     /// Share of the sessions at which the ramp also settles, 0 to 1, 0 for never: the lower point
     /// of the slope from which the memory of a session is read.
     pub plateau: f64,
+}
+
+/// Loads that rise until an objective breaks. The fleets that write at a rate share each load in the
+/// proportion of their rates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ladder {
+    /// Messages a second of the first step.
+    pub first: f64,
+    /// The search ends here at the latest.
+    pub last: f64,
+    /// From one step to the next.
+    pub rise: Rise,
+    /// Each step runs so long before it is measured,
+    #[serde(with = "seconds")]
+    pub settle: Duration,
+    /// and is measured for so long, a second at least.
+    #[serde(with = "seconds")]
+    pub hold: Duration,
+    /// A step at which a smaller share of the load than this is acknowledged is not good.
+    pub least_share: f64,
+}
+
+/// How a ladder rises.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rise {
+    /// By so many messages a second.
+    Add(f64),
+    /// By this factor.
+    Multiply(f64),
+}
+
+impl Ladder {
+    /// The loads, at most 1,000.
+    pub fn loads(&self) -> Vec<f64> {
+        const MOST: usize = 1000;
+        let next = |load: &f64| match self.rise {
+            Rise::Add(step) => Some(load + step.max(1.0)),
+            Rise::Multiply(factor) => Some(load * factor.max(1.01)),
+        };
+        std::iter::successors(Some(self.first.max(1.0)), next)
+            .take_while(|load| *load <= self.last)
+            .take(MOST)
+            .collect()
+    }
 }
 
 /// Sessions that do the same.
@@ -329,6 +376,7 @@ impl Plan {
             identity,
             fleets: Vec::new(),
             phases: Phases::default(),
+            ladder: None,
             shards: 0,
             late_after: Duration::from_millis(10),
             drop_after: Duration::from_secs(1),
@@ -341,6 +389,15 @@ impl Plan {
     /// Sessions of all fleets together.
     pub fn sessions(&self) -> u64 {
         self.fleets.iter().map(|fleet| fleet.work.sessions()).sum()
+    }
+
+    /// The same with those that are not there from the beginning.
+    pub fn all_sessions(&self) -> u64 {
+        let later = |fleet: &Fleet| match fleet.work {
+            Work::Sync { receivers, .. } => receivers,
+            _ => 0,
+        };
+        self.sessions() + self.fleets.iter().map(later).sum::<u64>()
     }
 
     /// Users of all fleets together.

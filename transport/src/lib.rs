@@ -59,6 +59,7 @@
 //! # }
 //! ```
 
+mod alarm;
 mod config;
 mod core;
 mod crypto;

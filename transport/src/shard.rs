@@ -12,6 +12,7 @@ use quinn_proto::VarInt;
 
 use crate::{
     Driver, Io,
+    alarm::Alarm,
     core::{Core, Datagram},
     mailbox::{Inbox, Stop},
     steer,
@@ -20,6 +21,7 @@ use crate::{
 
 pub(crate) const SOCKET: Token = Token(0);
 pub(crate) const WAKER: Token = Token(1);
+const ALARM: Token = Token(2);
 
 /// Work of one turn, in short datagrams: some 60 us. What else was received waits for the next turns,
 /// so that answers leave while the rest is worked on, and no turn is long.
@@ -53,9 +55,14 @@ impl<D: Driver> Shard<D> {
         let mut waits_for_room = false;
         let mut stop: Option<Stop> = None;
         self.poll.registry().register(&mut self.socket.io, SOCKET, Interest::READABLE)?;
+        // Made when a driver first asks for a tick.
+        let mut alarm = None;
         loop {
             let busy = readable || !received.is_empty();
             let timeout = self.timeout(busy, stop.as_ref());
+            if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
+                self.set_alarm(&mut alarm, timeout)?;
+            }
             if !busy || waits_for_room || timeout != Some(Duration::ZERO) {
                 let timeout = match busy || !self.inbox.about_to_sleep() {
                     true => Some(Duration::ZERO),
@@ -116,6 +123,18 @@ impl<D: Driver> Shard<D> {
         }
         // One more clock read, only before a sleep.
         Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has a tick come on time if it is what the shard is about to sleep for.
+    fn set_alarm(&self, alarm: &mut Option<Alarm>, timeout: Duration) -> io::Result<()> {
+        let Some(tick) = self.driver.next_tick() else { return Ok(()) };
+        if tick > Instant::now() + timeout {
+            return Ok(());
+        }
+        if alarm.is_none() {
+            *alarm = Some(Alarm::new(self.poll.registry(), ALARM)?);
+        }
+        alarm.as_ref().map_or(Ok(()), |alarm| alarm.set(timeout))
     }
 
     /// Works on what was received, up to the budget of a turn.

@@ -314,7 +314,7 @@ impl Summary {
                 .iter()
                 .map(|step| StepSummary {
                     load: step.load,
-                    acked_per_second: step.acked_per_second,
+                    acked_per_second: step.throughput.acked,
                     good: step.broken.is_empty(),
                     broken: step.broken.clone(),
                     operations: all_of(&step.measured),

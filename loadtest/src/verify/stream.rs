@@ -183,17 +183,25 @@ impl Stream {
         waited.then_some(times)
     }
 
-    /// The session that wrote ended: what is not answered never will be. Says how many.
-    pub fn session_ended(&mut self, ledger: &mut Ledger) -> u32 {
-        self.give_up_waiting(Nanos::MAX, ledger)
-    }
-
-    /// What was written before `before` and is not answered counts as failed. Says how many.
-    pub fn expire(&mut self, before: Nanos, ledger: &mut Ledger) -> u32 {
+    /// What was written before `before` and is not answered counts as failed; `each` hears of it.
+    /// With [`Nanos::MAX`] that is everything: the session that wrote has ended.
+    pub fn expire(&mut self, before: Nanos, ledger: &mut Ledger, mut each: impl FnMut(Times)) {
         if self.waiting == 0 {
-            return 0;
+            return;
         }
-        self.give_up_waiting(before, ledger)
+        let mut expired = 0;
+        for entry in &mut self.entries {
+            if entry.times.sent >= before {
+                break;
+            }
+            if entry.state == State::Waiting {
+                entry.state = State::Unknown;
+                expired += 1;
+                each(entry.times);
+            }
+        }
+        self.waiting -= expired;
+        ledger.open_acks -= u64::from(expired);
     }
 
     /// What was written before `before` and has not arrived is given up: acknowledged messages are
@@ -218,7 +226,7 @@ impl Stream {
 
     /// The end: what is acknowledged and missing is lost.
     pub fn close(&mut self, ledger: &mut Ledger) {
-        self.session_ended(ledger);
+        self.expire(Nanos::MAX, ledger, drop);
         self.give_up(Nanos::MAX, ledger);
     }
 
@@ -281,22 +289,6 @@ impl Stream {
             ledger.found.reordered += 1;
         }
         self.entries[at].seq = seq;
-    }
-
-    fn give_up_waiting(&mut self, before: Nanos, ledger: &mut Ledger) -> u32 {
-        let mut expired = 0;
-        for entry in &mut self.entries {
-            if entry.times.sent >= before {
-                break;
-            }
-            if entry.state == State::Waiting {
-                entry.state = State::Unknown;
-                expired += 1;
-            }
-        }
-        self.waiting -= expired;
-        ledger.open_acks -= u64::from(expired);
-        expired
     }
 
     fn drop_final(&mut self) {

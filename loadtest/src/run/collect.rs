@@ -1,0 +1,134 @@
+//! Reports of the shards, joined second by second.
+
+use std::collections::BTreeMap;
+
+use crate::outcome::{Correctness, Phase, Point, PointOperation, Sessions};
+use crate::record::{Recording, count_failure};
+use crate::swarm::{Report, Tally};
+use crate::verify::Ledger;
+
+/// Everything that the shards have said.
+#[derive(Debug)]
+pub(super) struct Collected {
+    /// The latest of each shard.
+    latest: Vec<(Tally, Ledger)>,
+    /// Seconds that not all shards have reported.
+    open: BTreeMap<u32, (usize, Recording)>,
+    /// Shards that have said their last.
+    ended: usize,
+    pub(super) measured: Recording,
+    pub(super) unmeasured: Recording,
+    pub(super) timeline: Vec<Point>,
+    /// Counts at the end of the last second of the timeline.
+    before: Correctness,
+    peak: u64,
+    lowest: Option<u64>,
+}
+
+/// Sums over all shards.
+#[derive(Debug, Default)]
+pub(super) struct Sum {
+    pub(super) tally: Tally,
+    pub(super) ledger: Ledger,
+}
+
+impl Sum {
+    /// Things that may still arrive.
+    pub(super) fn under_way(&self) -> u64 {
+        let (tally, ledger) = (&self.tally, &self.ledger);
+        ledger.open_acks + ledger.open_deliveries + tally.queued + tally.syncing + tally.connecting
+    }
+}
+
+impl Collected {
+    pub(super) fn new(shards: usize) -> Self {
+        Self {
+            latest: vec![Default::default(); shards],
+            open: BTreeMap::new(),
+            ended: 0,
+            measured: Recording::new(),
+            unmeasured: Recording::new(),
+            timeline: Vec::new(),
+            before: Correctness::default(),
+            peak: 0,
+            lowest: None,
+        }
+    }
+
+    /// Takes a report. The point of the second that it completes, with nothing about processes in
+    /// it.
+    pub(super) fn take(&mut self, report: Report, phase: Phase) -> Option<Point> {
+        self.latest[report.shard] = (report.tally, report.ledger);
+        self.measured.merge(&report.measured);
+        self.unmeasured.merge(&report.unmeasured);
+        let (count, recording) = self.open.entry(report.second).or_default();
+        recording.merge(&report.measured);
+        recording.merge(&report.unmeasured);
+        *count += 1;
+        self.ended += usize::from(report.last);
+        if *count < self.latest.len() {
+            return None;
+        }
+        let (_, recording) = self.open.remove(&report.second)?;
+        Some(self.point(report.second, phase, &recording))
+    }
+
+    /// Whether all shards have said their last.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended >= self.latest.len()
+    }
+
+    fn point(&mut self, second: u32, phase: Phase, recording: &Recording) -> Point {
+        let sum = self.sum();
+        let live = sum.tally.live;
+        self.peak = self.peak.max(live);
+        if phase == Phase::Measured {
+            self.lowest = Some(self.lowest.map_or(live, |lowest| lowest.min(live)));
+        }
+        let found = sum.ledger.found;
+        let before = std::mem::replace(&mut self.before, found);
+        Point {
+            second,
+            phase,
+            connected: live,
+            connecting: sum.tally.connecting,
+            sent: found.sent - before.sent,
+            acked: found.acked - before.acked,
+            delivered: found.delivered - before.delivered,
+            operations: recording
+                .iter()
+                .map(|(operation, record)| (operation, PointOperation::of(record)))
+                .collect(),
+            ..Point::default()
+        }
+    }
+
+    pub(super) fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for (tally, ledger) in &self.latest {
+            sum.tally.live += tally.live;
+            sum.tally.connecting += tally.connecting;
+            sum.tally.logins += tally.logins;
+            sum.tally.lost += tally.lost;
+            sum.tally.failed += tally.failed;
+            sum.tally.fill_left += tally.fill_left;
+            sum.tally.syncing += tally.syncing;
+            sum.tally.queued += tally.queued;
+            for (&failure, &count) in &tally.ends {
+                count_failure(&mut sum.tally.ends, failure, count);
+            }
+            sum.ledger.found.merge(&ledger.found);
+            sum.ledger.open_acks += ledger.open_acks;
+            sum.ledger.open_deliveries += ledger.open_deliveries;
+        }
+        sum
+    }
+
+    /// So far; `connected` is the number now.
+    pub(super) fn sessions(&self, planned: u64) -> Sessions {
+        let Tally { live, logins, lost, failed, ends, .. } = self.sum().tally;
+        let lowest = self.lowest.unwrap_or(live);
+        let peak = self.peak.max(live);
+        Sessions { planned, connected: live, peak, lowest, logins, lost, failed, ends }
+    }
+}

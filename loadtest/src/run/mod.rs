@@ -1,0 +1,237 @@
+//! A run, from its plan to its outcome.
+//!
+//! ```text
+//! Run::start(plan, hooks)  checks, starts the shards, logs one session in: errors come from here
+//!   -> Handle              snapshot(), stop(); a thread conducts the phases meanwhile
+//!   -> finish()            the outcome
+//! ```
+
+mod collect;
+mod conduct;
+mod footprint;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock;
+use crate::operation::Failure;
+use crate::outcome::{Outcome, Reason, ReasonKind, Snapshot, Step};
+use crate::plan::{Cut, Plan, Work};
+use crate::swarm::{Probe, Swarm, SwarmError};
+use conduct::Conductor;
+
+/// What can be done to a target that runs on this machine.
+pub trait Supervisor: Send {
+    /// Its process.
+    fn pid(&self) -> Option<u32>;
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    fn kill(&mut self) -> io::Result<()>;
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn stop(&mut self) -> io::Result<()>;
+
+    /// Starts it again where it was, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not start.
+    fn start(&mut self) -> io::Result<()>;
+}
+
+/// Says which objectives a step of a ladder breaks.
+pub type Judge = Box<dyn FnMut(&Step) -> Vec<String> + Send>;
+
+/// What a run may use beside its plan.
+#[derive(Default)]
+pub struct Hooks {
+    /// The target, if it is ours.
+    pub supervisor: Option<Box<dyn Supervisor>>,
+    /// Process of a target on this machine that is not ours, to see what it uses.
+    pub target_pid: Option<u32>,
+    /// For plans with a ladder; without it only errors break a step.
+    pub judge: Option<Judge>,
+}
+
+/// Why a run could not begin. Nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The plan cannot be carried out.
+    #[error("{0}")]
+    Plan(String),
+    /// The generator could not be made.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// Nobody answers there.
+    #[error("no answer from {address}: {why}")]
+    Unreachable {
+        /// The first address.
+        address: String,
+        /// What was seen.
+        why: String,
+    },
+    /// The target refused the first login.
+    #[error("the target refused the first login: {why}")]
+    Refused {
+        /// The code and its words.
+        why: String,
+    },
+}
+
+/// See the module's words.
+pub struct Run;
+
+impl Run {
+    /// Checks the plan, starts the generator and logs one session in and out. Takes as long as
+    /// that does, at most the plan's `answer_timeout`; then the run goes on by itself.
+    ///
+    /// # Errors
+    /// See [`RunError`]. No load was made.
+    pub fn start(plan: Plan, hooks: Hooks) -> Result<Handle, RunError> {
+        check(&plan, &hooks)?;
+        let plan = Arc::new(plan);
+        let (swarm, reports) = Swarm::start(&plan)?;
+        let patience = plan.answer_timeout + Duration::from_secs(2);
+        swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            snapshot: Mutex::new(Snapshot::default()),
+            reasons: Mutex::new(Vec::new()),
+        });
+        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_ms = u64::try_from(started_ms.as_millis()).unwrap_or(u64::MAX);
+        let begin = clock::now();
+        let conductor =
+            Conductor::new(plan, swarm, reports, hooks, shared.clone(), (begin, started_ms));
+        let thread = std::thread::Builder::new()
+            .name("conductor".into())
+            .spawn(move || conductor.conduct())
+            .map_err(|error| RunError::Plan(format!("cannot start a thread: {error}")))?;
+        Ok(Handle { shared, thread, begin })
+    }
+}
+
+/// A run that goes on.
+pub struct Handle {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Outcome>,
+    begin: clock::Nanos,
+}
+
+/// What the conductor and everybody else see.
+struct Shared {
+    stop: AtomicBool,
+    snapshot: Mutex<Snapshot>,
+    reasons: Mutex<Vec<Reason>>,
+}
+
+impl Handle {
+    /// How it goes. New once a second, but for the time.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = lock(&self.shared.snapshot).clone();
+        let elapsed = clock::now().saturating_sub(self.begin) as f64 / clock::SECOND as f64;
+        let since = elapsed - snapshot.elapsed;
+        snapshot.elapsed = elapsed;
+        snapshot.remaining = snapshot.remaining.map(|left| (left - since).max(0.0));
+        snapshot.reasons.extend(lock(&self.shared.reasons).iter().cloned());
+        snapshot
+    }
+
+    /// Ends it early, in order: nothing new is begun, what is under way may still arrive, and the
+    /// outcome is whole.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Somebody beside the run saw that its figures must not be believed.
+    pub fn invalidate(&self, reason: Reason) {
+        lock(&self.shared.reasons).push(reason);
+    }
+
+    /// Whether [`finish`](Self::finish) would return at once.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The generator itself broke; this says how.
+    pub fn finish(self) -> Result<Outcome, String> {
+        let mut outcome = self.thread.join().map_err(|_| "the conductor panicked".to_owned())?;
+        outcome.reasons.append(&mut lock(&self.shared.reasons));
+        Ok(outcome)
+    }
+}
+
+/// What the types allow and makes no sense.
+fn check(plan: &Plan, hooks: &Hooks) -> Result<(), RunError> {
+    let wrong = |why: String| Err(RunError::Plan(why));
+    if plan.fleets.is_empty() || plan.sessions() == 0 {
+        return wrong("the plan has no sessions".into());
+    }
+    if plan.users() > u64::from(u32::MAX / 2) || plan.all_sessions() > u64::from(u32::MAX / 2) {
+        return wrong("one generator makes at most 2 billion sessions".into());
+    }
+    for fleet in &plan.fleets {
+        let name = &fleet.name;
+        if !fleet.connect_rate.is_finite() || fleet.connect_rate <= 0.0 {
+            return wrong(format!("fleet {name}: the connect rate must be above 0"));
+        }
+        let (slow, silent) = (fleet.manners.slow, fleet.manners.silent);
+        if !(0.0..=1.0).contains(&slow) || !(0.0..=1.0).contains(&silent) || slow + silent > 1.0 {
+            return wrong(format!("fleet {name}: shares of sessions are 0 to 1 together"));
+        }
+        if silent > 0.0 && fleet.work.traffic().is_some() {
+            return wrong(format!(
+                "fleet {name}: silent sessions are closed by the gateway, so they cannot be \
+                 receivers whose messages are checked; give them a fleet that holds"
+            ));
+        }
+        if let Work::Storm { cut: Cut::Kill | Cut::Stop, .. } = fleet.work
+            && hooks.supervisor.is_none()
+        {
+            return wrong(format!(
+                "fleet {name}: the gateway is to be restarted, and it is not ours; let this \
+                 program start it (--spawn-gateway), or restart it yourself (cut = \"await\")"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refusal(plan: &Plan, probe: &Probe) -> RunError {
+    let address = plan.target.addresses.first().map_or_else(String::new, ToString::to_string);
+    let words = if probe.words.is_empty() { String::new() } else { format!(" ({})", probe.words) };
+    let why = match probe.failure {
+        Failure::TimedOut => "it does not answer; is a gateway running there?".to_owned(),
+        // RFC 9001 section 4.8: 0x100 and the TLS alert; 120 is no_application_protocol.
+        Failure::Transport(0x178) => format!(
+            "it does not speak this version of the protocol (ALPN {}){words}",
+            String::from_utf8_lossy(skein_protocol::ALPN)
+        ),
+        Failure::Transport(code) if (0x100..0x200).contains(&code) => {
+            format!("its certificate, or ours of it, is not accepted{words}")
+        }
+        failure => format!("{failure}{words}"),
+    };
+    if probe.in_login { RunError::Refused { why } } else { RunError::Unreachable { address, why } }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain data, whole between any two steps.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A reason with its words.
+fn reason(kind: ReasonKind, detail: String) -> Reason {
+    Reason { kind, detail }
+}

@@ -1,0 +1,261 @@
+//! Requests on streams of their own: what a receiver misses, and whole backlogs.
+
+use std::cmp::Reverse;
+
+use bytes::Bytes;
+use skein_protocol::frame::{self, Decoder};
+use skein_protocol::wire::{self, client_frame, range};
+use skein_transport::{Io, StreamId, VarInt};
+
+use super::receive::Via;
+use super::session::{Bulk, Job, NONE, State, Sync};
+use super::shard::{Shard, Task};
+use super::traffic::MessageId;
+use super::wire::{HeadsPage, Kind, Message, PullPage, ServerFrame};
+use crate::clock::{self, Nanos, SECOND};
+use crate::operation::{Failure, Operation};
+use crate::verify::Stamp;
+
+/// A gap that is still there after an answer is asked for again after this.
+const AGAIN_AFTER: Nanos = 2 * SECOND;
+
+impl Shard {
+    // ---- what a receiver misses
+
+    /// The line's time to look after its gap.
+    pub(super) fn mend(&mut self, io: &mut Io<'_>, line: u32) {
+        let place = &mut self.lines[line as usize];
+        place.mending = false;
+        if let Some((from, to)) = place.receiver.gap() {
+            self.pull(io, line, from, to);
+        }
+    }
+
+    /// Asks for everything beyond the position.
+    pub(super) fn catch_up(&mut self, io: &mut Io<'_>, line: u32) {
+        let from = self.lines[line as usize].receiver.position() + 1;
+        self.pull(io, line, from, 0);
+    }
+
+    fn pull(&mut self, io: &mut Io<'_>, line: u32, from: u64, to: u64) {
+        let place = &mut self.lines[line as usize];
+        let index = place.session;
+        let session = &self.sessions[index as usize];
+        if session.state != State::Live {
+            return;
+        }
+        let busy = session.reading.as_ref().is_some_and(|reading| reading.bulk.is_some());
+        if busy {
+            return self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
+        }
+        // Up to an unknown end: the answers say how far it was.
+        place.receiver.ask(to);
+        let target = if place.conversation[0] == 0 {
+            let mut name = String::new();
+            self.context.users.name(place.peer, &mut name);
+            range::Target::WithUser(name)
+        } else {
+            range::Target::Conversation(Bytes::copy_from_slice(&place.conversation))
+        };
+        let one = wire::Range { target: Some(target), from, to, ..Default::default() };
+        let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
+        if !self.request(io, index, request, Job::Mend) {
+            self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
+        }
+    }
+
+    // ---- backlogs
+
+    /// A user with a backlog has logged in.
+    pub(super) fn begin_sync(&mut self, io: &mut Io<'_>, index: u32, intended: Nanos, now: Nanos) {
+        let sync = Sync { intended, begun: now, ..Sync::default() };
+        let request = client_frame::Kind::HeadsRequest(wire::HeadsRequest::default());
+        if !self.request(io, index, request, Job::Heads(sync)) {
+            self.sync_over(io, index, intended, Err(Failure::OutboxFull));
+        }
+    }
+
+    fn ask_for_backlog(&mut self, io: &mut Io<'_>, index: u32, sync: Sync) {
+        let line = &self.lines[self.sessions[index as usize].line as usize];
+        let target = range::Target::Conversation(Bytes::copy_from_slice(&line.conversation));
+        let one =
+            wire::Range { target: Some(target), from: 1, to: sync.head, ..Default::default() };
+        let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
+        let intended = sync.intended;
+        if !self.request(io, index, request, Job::Backlog(sync)) {
+            self.sync_over(io, index, intended, Err(Failure::OutboxFull));
+        }
+    }
+
+    /// The user is done, one way or the other, and leaves.
+    fn sync_over(
+        &mut self,
+        io: &mut Io<'_>,
+        index: u32,
+        intended: Nanos,
+        result: Result<Nanos, Failure>,
+    ) {
+        match result {
+            Ok(begun) => self.book.success(Operation::Sync, intended, begun, clock::now()),
+            Err(failure) => self.book.failure(Operation::Sync, intended, failure),
+        }
+        self.book.tally.syncing = self.book.tally.syncing.saturating_sub(1);
+        // Nothing that belongs to it is left that would be counted again.
+        self.sessions[index as usize].reading = None;
+        self.leave(io, index);
+    }
+
+    // ---- streams
+
+    fn request(&mut self, io: &mut Io<'_>, index: u32, kind: client_frame::Kind, job: Job) -> bool {
+        let session = &mut self.sessions[index as usize];
+        let Some(stream) = io.open_bi(session.conn) else { return false };
+        let bytes = frame::encode(&wire::ClientFrame { kind: Some(kind) });
+        let written = io.write(session.conn, stream, bytes);
+        if written.and_then(|()| io.finish(session.conn, stream)).is_err() {
+            io.reset(session.conn, stream, VarInt::from_u32(0));
+            return false;
+        }
+        session.said = (clock::nanos(io.now()) / 1_000_000) as u32;
+        let bulk = Bulk { stream, decoder: Decoder::new(), job };
+        session.reading.get_or_insert_default().bulk = Some(bulk);
+        true
+    }
+
+    /// Bytes of an answer.
+    pub(super) fn hear_bulk(
+        &mut self,
+        io: &mut Io<'_>,
+        index: u32,
+        stream: StreamId,
+        bytes: Bytes,
+    ) {
+        let Some(mut bulk) = self.take_bulk(index, stream) else { return };
+        bulk.decoder.push(bytes);
+        loop {
+            match bulk.decoder.poll::<ServerFrame>(self.terms.max_frame) {
+                Ok(Some(frame)) => match frame.kind {
+                    Some(Kind::HeadsPage(page)) => self.take_heads(index, &mut bulk.job, &page),
+                    Some(Kind::PullPage(page)) => self.take_page(index, &mut bulk.job, &page),
+                    // A refusal ends the stream; what is missing then shows.
+                    _ => {}
+                },
+                Ok(None) => break,
+                Err(_) => return self.break_off(io, index, Failure::BadAnswer),
+            }
+        }
+        if let Some(reading) = self.sessions[index as usize].reading.as_mut() {
+            reading.bulk = Some(bulk);
+        }
+    }
+
+    fn take_bulk(&mut self, index: u32, stream: StreamId) -> Option<Bulk> {
+        let reading = self.sessions[index as usize].reading.as_mut()?;
+        reading.bulk.take_if(|bulk| bulk.stream == stream)
+    }
+
+    /// An answer is over, whole or not.
+    pub(super) fn bulk_ended(&mut self, io: &mut Io<'_>, index: u32, stream: StreamId) {
+        let Some(bulk) = self.take_bulk(index, stream) else { return };
+        match bulk.job {
+            Job::Mend => {
+                let line = self.sessions[index as usize].line;
+                if line != NONE && self.lines[line as usize].receiver.gap().is_some() {
+                    self.plan_mend(line, clock::now() + AGAIN_AFTER);
+                }
+            }
+            Job::Heads(sync) if sync.head > 0 => self.ask_for_backlog(io, index, sync),
+            Job::Heads(sync) => {
+                self.lost_backlog(index, 0);
+                self.sync_over(io, index, sync.intended, Err(Failure::BadAnswer));
+            }
+            Job::Backlog(sync) => {
+                let whole = self.lost_backlog(index, sync.position) && sync.position >= sync.head;
+                let result = if whole { Ok(sync.begun) } else { Err(Failure::BadAnswer) };
+                self.sync_over(io, index, sync.intended, result);
+            }
+        }
+    }
+
+    /// The session ended while a request was under way.
+    pub(super) fn bulk_is_lost(&mut self, bulk: Option<Bulk>) {
+        let Some(Bulk { job: Job::Heads(sync) | Job::Backlog(sync), .. }) = bulk else { return };
+        self.book.failure(Operation::Sync, sync.intended, Failure::SessionEnded);
+        self.book.tally.syncing = self.book.tally.syncing.saturating_sub(1);
+    }
+
+    // ---- pages
+
+    fn take_heads(&mut self, index: u32, job: &mut Job, page: &HeadsPage) {
+        let Job::Heads(sync) = job else { return };
+        let line = self.sessions[index as usize].line;
+        // A user of this run is in one conversation.
+        if let Some(head) = page.heads.first()
+            && line != NONE
+        {
+            self.learn(line, &head.conversation);
+            sync.head = head.seq;
+            sync.position = head.first_seq.saturating_sub(1);
+        }
+    }
+
+    fn take_page(&mut self, index: u32, job: &mut Job, page: &PullPage) {
+        let line = self.sessions[index as usize].line;
+        match job {
+            Job::Mend if line != NONE => {
+                let now = clock::now();
+                let receiver = &mut self.lines[line as usize].receiver;
+                if page.error_code == 0 {
+                    receiver.begins_at(page.first_seq);
+                }
+                if let Some(last) = page.messages.last() {
+                    receiver.ask(last.seq);
+                }
+                for message in &page.messages {
+                    self.take_in(index, message, Via::Pull, now);
+                }
+            }
+            Job::Backlog(sync) => {
+                page.messages.iter().for_each(|message| self.check_backlog(sync, message));
+            }
+            _ => {}
+        }
+    }
+
+    /// One message of a backlog: the next, unchanged, in the order in which it was written.
+    fn check_backlog(&mut self, sync: &mut Sync, message: &Message) {
+        let found = &mut self.book.ledger.found;
+        let Some(id) =
+            MessageId::parse(&message.client_msg_id).filter(|id| id.mark == self.context.mark)
+        else {
+            found.foreign += 1;
+            return;
+        };
+        let read = Stamp::read(&message.payload);
+        if read.is_none_or(|read| (read.stream, read.counter) != (id.channel, id.counter)) {
+            found.corrupted += 1;
+        }
+        if message.seq <= sync.position {
+            found.duplicated += 1;
+            return;
+        }
+        if message.seq > sync.position + 1 {
+            found.lost += message.seq - sync.position - 1;
+        }
+        if id.counter < sync.counter {
+            found.reordered += 1;
+        }
+        sync.position = message.seq;
+        sync.counter = id.counter + 1;
+        found.delivered += 1;
+    }
+
+    /// Counts what a pass over a backlog did not bring. `true`: it brought everything.
+    fn lost_backlog(&mut self, index: u32, position: u64) -> bool {
+        let share = self.sessions[index as usize].share as usize;
+        let crate::plan::Work::Sync { backlog, .. } = *self.work(share) else { return true };
+        let missing = backlog.saturating_sub(position);
+        self.book.ledger.found.lost += missing;
+        missing == 0
+    }
+}
