@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use skein_loadtest::operation::Operation;
 use skein_loadtest::outcome::Outcome;
-use skein_loadtest::plan::{Arrival, Fleet, Identity, Load, Manners, Phases, Plan, Traffic, Work};
-use skein_loadtest::run::{Hooks, Run};
+use skein_loadtest::plan::{
+    Algorithm, Arrival, Credentials, Cut, Fleet, Identity, Ladder, Load, Manners, Phases, Plan,
+    Rise, Secret, Traffic, Trust, Work,
+};
+use skein_loadtest::run::{Hooks, Run, RunError};
 use skein_loadtest::spawn::{Gateway, Options};
 
 /// A gateway, and a plan for it that has one fleet.
@@ -87,4 +90,184 @@ fn everything_that_pairs_write_arrives_once_and_in_order() {
     let found = outcome.correctness;
     assert_eq!((found.sent, found.acked, found.delivered), (found.sent, found.sent, found.sent));
     assert!(found.sent >= 400);
+}
+
+#[test]
+fn a_group_reaches_all_of_its_devices() {
+    let work = Work::Group { groups: 3, receivers: 11, traffic: traffic(30.0) };
+    let (gateway, plan) = plan(work, &[]);
+    let outcome = run(gateway, plan);
+    assert_good(&outcome);
+    let acked = count(&outcome, Operation::SendAck);
+    assert!(acked.abs_diff(60) <= 2, "30 a second for 2 seconds, not {acked}");
+    assert_eq!(count(&outcome, Operation::Deliver), 11 * acked);
+    assert_eq!(count(&outcome, Operation::FanOut), acked);
+    assert_eq!(outcome.correctness.delivered, 11 * outcome.correctness.sent);
+}
+
+#[test]
+fn a_backlog_is_synced_whole_by_each_new_device() {
+    let work = Work::Sync {
+        receivers: 3,
+        backlog: 700,
+        outstanding: 16,
+        payload_bytes: 64..=64,
+        login_rate: 4.0,
+    };
+    let (gateway, plan) = plan(work, &[]);
+    let outcome = run(gateway, plan);
+    assert_good(&outcome);
+    let synced = count(&outcome, Operation::Sync);
+    assert!((1..=9).contains(&synced), "4 a second for 2 seconds, not {synced}");
+    assert_eq!(outcome.measured.get(Operation::Sync).unwrap().failed(), 0);
+    let found = outcome.correctness;
+    // Those of the warm-up as well.
+    let synced = synced + outcome.unmeasured.get(Operation::Sync).map_or(0, |one| one.count());
+    assert_eq!((found.acked, found.delivered), (3 * 700, synced * 700));
+}
+
+#[test]
+fn sessions_that_come_and_go_are_always_as_many() {
+    let (gateway, plan) = plan(Work::Churn { sessions: 40, rate: 20.0 }, &[]);
+    let outcome = run(gateway, plan);
+    assert_good(&outcome);
+    let logins = count(&outcome, Operation::Login);
+    assert!(logins.abs_diff(40) <= 2, "20 a second for 2 seconds, not {logins}");
+    let before = outcome.unmeasured.get(Operation::Login).unwrap().count();
+    assert_eq!(outcome.sessions.logins, before + logins);
+    assert!(outcome.sessions.lowest >= 20, "{}", outcome.sessions.lowest);
+}
+
+fn storm(cut: Cut) -> Outcome {
+    let work = Work::Storm {
+        sessions: 50,
+        cut,
+        after: Duration::from_millis(500),
+        return_over: Duration::from_millis(200),
+    };
+    let (gateway, mut plan) = plan(work, &[("drain.reconnect_delay", "500ms")]);
+    let pairs = Work::Chat { pairs: 5, both_ways: true, traffic: traffic(50.0) };
+    plan.fleets.push(Fleet { name: "pairs".into(), work: pairs, ..plan.fleets[0].clone() });
+    plan.phases.measured = Duration::from_secs(4);
+    run(gateway, plan)
+}
+
+#[test]
+fn sessions_that_are_closed_come_back() {
+    let outcome = storm(Cut::Close);
+    assert_good(&outcome);
+    assert_eq!(count(&outcome, Operation::Resume), 50);
+    assert_eq!(outcome.measured.get(Operation::SendAck).unwrap().failed(), 0);
+    assert_eq!(outcome.sessions.connected, 60);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_gateway_is_killed() {
+    let outcome = storm(Cut::Kill);
+    assert_good(&outcome);
+    assert_eq!(count(&outcome, Operation::Resume), 60, "the pairs come back as well");
+    let sends = outcome.measured.get(Operation::SendAck).unwrap();
+    assert!(sends.count() > 0 && sends.failed() > 0, "{:?}", sends.errors);
+    assert_eq!(outcome.sessions.connected, 60);
+}
+
+#[test]
+fn nothing_is_lost_when_the_gateway_is_stopped() {
+    let outcome = storm(Cut::Stop);
+    assert_good(&outcome);
+    let resumed = count(&outcome, Operation::Resume);
+    assert_eq!(resumed, 60, "{:?}", outcome.sessions);
+}
+
+#[test]
+fn a_closed_loop_keeps_as_much_under_way_as_it_shall() {
+    let closed = Traffic { load: Load::Outstanding(4), payload_bytes: 64..=64 };
+    let (gateway, plan) = plan(Work::Chat { pairs: 4, both_ways: false, traffic: closed }, &[]);
+    let outcome = run(gateway, plan);
+    assert_good(&outcome);
+    assert!(outcome.throughput.acked > 0.0);
+    let found = outcome.correctness;
+    assert_eq!((found.acked, found.delivered), (found.sent, found.sent));
+}
+
+#[test]
+fn a_ladder_ends_with_the_last_good_step() {
+    let (gateway, mut plan) =
+        plan(Work::Chat { pairs: 4, both_ways: false, traffic: traffic(1.0) }, &[]);
+    plan.ladder = Some(Ladder {
+        first: 20.0,
+        last: 1000.0,
+        rise: Rise::Multiply(2.0),
+        settle: Duration::from_millis(100),
+        hold: Duration::from_secs(1),
+        least_share: 0.5,
+    });
+    let judge = |step: &skein_loadtest::outcome::Step| {
+        if step.load > 50.0 { vec!["too much".to_owned()] } else { Vec::new() }
+    };
+    let hooks = Hooks {
+        supervisor: Some(Box::new(gateway)),
+        judge: Some(Box::new(judge)),
+        ..Hooks::default()
+    };
+    let outcome = Run::start(plan, hooks).unwrap().finish().unwrap();
+    assert_good(&outcome);
+    let loads: Vec<f64> = outcome.steps.iter().map(|step| step.load).collect();
+    assert_eq!(loads, [20.0, 40.0, 80.0]);
+    assert_eq!(outcome.steps[2].broken, ["too much"]);
+    assert!((outcome.rate_per_second() - 40.0).abs() < 3.0, "{}", outcome.rate_per_second());
+}
+
+#[test]
+fn an_early_end_is_an_end_in_order() {
+    let work = Work::Chat { pairs: 5, both_ways: true, traffic: traffic(50.0) };
+    let (gateway, mut plan) = plan(work, &[]);
+    plan.phases.measured = Duration::from_secs(3600);
+    let hooks = Hooks { supervisor: Some(Box::new(gateway)), ..Hooks::default() };
+    let handle = Run::start(plan, hooks).unwrap();
+    while handle.snapshot().correctness.acked < 50 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    handle.stop();
+    let outcome = handle.finish().unwrap();
+    assert_good(&outcome);
+    assert!(outcome.ended_early && outcome.phases.measured < 3600.0);
+}
+
+#[test]
+fn what_cannot_work_is_said_before_any_load() {
+    let (gateway, plan) = plan(Work::Hold { sessions: 5 }, &[]);
+    let start = |plan: Plan| Run::start(plan, Hooks::default()).map(drop);
+    start(plan.clone()).unwrap();
+
+    let mut wrong = plan.clone();
+    wrong.identity.credentials = Credentials::Signed {
+        key: Secret("another secret, of more than 32 bytes".into()),
+        algorithm: Algorithm::Hs256,
+        key_id: None,
+        audience: "skein".into(),
+        issuer: None,
+        lifetime: Duration::from_secs(60),
+    };
+    let error = start(wrong).unwrap_err();
+    assert!(matches!(error, RunError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("110 BadToken"), "{error}");
+
+    let mut wrong = plan.clone();
+    wrong.target.trust = Trust::Pem("no certificate".into());
+    assert!(start(wrong).unwrap_err().to_string().contains("certificates"));
+
+    let mut wrong = plan.clone();
+    wrong.target.server_name = "somewhere.else".into();
+    let error = start(wrong).unwrap_err();
+    assert!(matches!(error, RunError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    let mut wrong = plan.clone();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    wrong.target.addresses = vec![nobody.local_addr().unwrap()];
+    wrong.answer_timeout = Duration::from_secs(1);
+    let error = start(wrong).unwrap_err();
+    assert!(matches!(error, RunError::Unreachable { .. }), "{error}");
+    drop(gateway);
 }
