@@ -126,9 +126,8 @@ impl Swarm {
         if plan.target.addresses.is_empty() {
             return Err(SwarmError::NoAddress);
         }
-        let tls =
-            ClientTls::with_roots(roots(&plan.target.trust)?, &[ALPN], &TlsOptions::default())
-                .map_err(|error| SwarmError::Trust(error.to_string()))?;
+        let tls = client_tls(roots(&plan.target.trust)?)
+            .map_err(|error| SwarmError::Trust(error.to_string()))?;
         let any: std::net::SocketAddr = match plan.target.addresses[0] {
             std::net::SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             std::net::SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -222,6 +221,19 @@ fn send(mailbox: &Mailbox<Order>, order: Order) {
         order = back;
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Without resumption: sessions would take each other's tickets, which real devices cannot, and a
+/// connection would cost the target half of what a newcomer's does.
+fn client_tls(roots: RootCertStore) -> Result<ClientTls, rustls::Error> {
+    let provider = skein_transport::provider(&TlsOptions::default());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(ClientTls::new(config))
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, SwarmError> {
