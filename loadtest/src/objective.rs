@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::Operation;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Step};
 use crate::record::OperationRecord;
 
 pub use parse::ObjectiveError;
@@ -175,7 +175,22 @@ impl Objective {
 
     /// Whether it holds in a finished run.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
-        let measured = self.quantity.measure(outcome);
+        let measured = match self.quantity {
+            Quantity::Whole(whole) => whole.of(outcome),
+            quantity => quantity.measure(&Part::of_run(outcome)),
+        };
+        self.verdict(measured)
+    }
+
+    /// Whether it holds in a step of a ramp. Nothing for what is only known of a whole run.
+    pub fn judge_step(&self, step: &Step, seconds: f64) -> Option<Verdict> {
+        match self.quantity {
+            Quantity::Whole(_) => None,
+            quantity => Some(self.verdict(quantity.measure(&Part::of_step(step, seconds)))),
+        }
+    }
+
+    fn verdict(&self, measured: Option<f64>) -> Verdict {
         let unit = self.quantity.unit();
         Verdict {
             objective: self.text.clone(),
@@ -183,6 +198,35 @@ impl Objective {
             measured,
             shown: measured.map_or_else(|| "not measured".into(), |value| unit.show(value)),
         }
+    }
+}
+
+/// What is measured by operation: a run, or a step of a ramp.
+struct Part<'a> {
+    records: Vec<(Operation, &'a OperationRecord)>,
+    seconds: f64,
+    acked_per_second: f64,
+}
+
+impl<'a> Part<'a> {
+    fn of_run(outcome: &'a Outcome) -> Self {
+        let records = Operation::ALL
+            .into_iter()
+            .filter_map(|operation| Some((operation, outcome.record_of(operation)?)));
+        Self {
+            records: records.collect(),
+            seconds: outcome.phases.measured,
+            acked_per_second: outcome.rate_per_second(),
+        }
+    }
+
+    fn of_step(step: &'a Step, seconds: f64) -> Self {
+        let records = step.measured.iter().collect();
+        Self { records, seconds, acked_per_second: step.throughput.acked }
+    }
+
+    fn record(&self, operation: Operation) -> Option<&'a OperationRecord> {
+        self.records.iter().find(|(of, _)| *of == operation).map(|(_, record)| *record)
     }
 }
 
@@ -211,10 +255,11 @@ impl Quantity {
         }
     }
 
-    fn measure(self, outcome: &Outcome) -> Option<f64> {
+    /// Nothing for what is only known of a whole run.
+    fn measure(self, part: &Part<'_>) -> Option<f64> {
         match self {
             Self::Latency(statistic, operation, clock) => {
-                let record = outcome.record_of(operation)?;
+                let record = part.record(operation)?;
                 let histogram = match clock {
                     Clock::Response => &record.response,
                     Clock::Service => &record.service,
@@ -228,15 +273,14 @@ impl Quantity {
             }
             // An operation that never ended, well or badly, was not measured.
             Self::Tally(tally, Some(operation)) => {
-                Some(tally.of(&[outcome.record_of(operation)?], outcome.phases.measured))
+                Some(tally.of(&[part.record(operation)?], part.seconds))
             }
-            Self::Tally(Tally::Rate, None) => Some(outcome.rate_per_second()),
+            Self::Tally(Tally::Rate, None) => Some(part.acked_per_second),
             Self::Tally(tally, None) => {
-                let all: Vec<&OperationRecord> =
-                    outcome.measured.iter().map(|(_, record)| record).collect();
-                Some(tally.of(&all, outcome.phases.measured))
+                let all: Vec<_> = part.records.iter().map(|(_, record)| *record).collect();
+                Some(tally.of(&all, part.seconds))
             }
-            Self::Whole(whole) => whole.of(outcome),
+            Self::Whole(_) => None,
         }
     }
 }

@@ -193,6 +193,9 @@ impl Gateway {
         for (key, value) in &self.set {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        // Ctrl-C in the terminal is for this program, which then ends the gateway in its turn.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
         let mut child = spawned
             .map_err(|source| SpawnError::Program { program: self.program.clone(), source })?;

@@ -9,11 +9,13 @@ mod compare;
 mod doctor;
 mod merge;
 mod output;
+mod run;
 mod scenario;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::exit::{self, Exit, Failure};
 use crate::report;
@@ -62,6 +64,7 @@ enum Command {
 
 /// Runs the command that the arguments of the process ask for.
 pub fn run() -> ExitCode {
+    log();
     match execute(&command().get_matches()) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -69,6 +72,14 @@ pub fn run() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// What goes wrong inside is written to standard error; `SKEIN_LOG` asks for more.
+fn log() {
+    let level = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr);
+    // Only a second one is refused.
+    let _ = subscriber.try_init();
 }
 
 fn execute(matches: &clap::ArgMatches) -> Result<Exit, Failure> {

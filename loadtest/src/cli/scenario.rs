@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::help_end;
 use super::output::print;
+use super::run::Output;
 use crate::exit::{Exit, Failure};
 use crate::scenario::{Key, Problems, Program, Scenario, Sources, all_keys, keys_of};
 
@@ -48,7 +49,8 @@ pub(super) fn run(program: Option<Program>, matches: &ArgMatches) -> Result<Exit
         print(&scenario.print())?;
         return Ok(Exit::Ok);
     }
-    Err(Failure::could_not_run("this version checks and prints scenarios, and makes no load"))
+    let output = Output { plain: matches.get_flag("plain"), json: matches.get_flag("json") };
+    super::run::run(&scenario, output)
 }
 
 fn read(program: Option<Program>, matches: &ArgMatches) -> Result<Scenario, Problems> {

@@ -84,7 +84,7 @@ fn memory(machine: &Machine, need: &Need) -> Finding {
         found,
         needed: wanted,
         why: "Without it the machine swaps or kills a process. Take fewer sessions, or several \
-              machines (--agents).",
+              machines and `skein-load merge`.",
         fix,
     }
 }

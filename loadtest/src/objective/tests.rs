@@ -56,6 +56,26 @@ fn what_was_not_measured_is_missed_either_way() {
 }
 
 #[test]
+fn a_step_is_judged_by_what_it_measured() {
+    let outcome = sample::chat();
+    let step = Step {
+        load: 600.0,
+        throughput: outcome.throughput,
+        broken: Vec::new(),
+        measured: outcome.measured.clone(),
+    };
+    let judge = |text: &str| text.parse::<Objective>().unwrap().judge_step(&step, 30.0);
+    let holds = |text| judge(text).map(|verdict| verdict.holds);
+    assert_eq!(holds("p50(send_ack)<1ms"), Some(true));
+    assert_eq!(holds("p50(send_ack)<1us"), Some(false));
+    assert_eq!(holds("rate>=500"), Some(true));
+    assert_eq!(holds("rate(send_ack)==500"), Some(true));
+    assert_eq!(holds("p50(sync)<1s"), Some(false));
+    // Only known of a whole run: it is judged at the end.
+    assert_eq!(holds("lost==0"), None);
+}
+
+#[test]
 fn a_wrong_objective_is_told_what_would_be_right() {
     let nearest = "the nearest right one is";
     for (text, expected) in [

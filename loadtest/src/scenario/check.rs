@@ -21,7 +21,7 @@ pub(super) fn between_keys(
     let program = scenario.works_as();
     if scenario.program == Program::Ramp && scenario.run.objectives.is_empty() {
         scenario.run.objectives =
-            program.ramp_objectives().iter().filter_map(|text| text.parse().ok()).collect();
+            Program::RAMP_OBJECTIVES.iter().filter_map(|text| text.parse().ok()).collect();
     }
     for objective in &scenario.run.objectives {
         if let Some(operation) = objective.operation()
@@ -58,6 +58,10 @@ pub(super) fn between_keys(
         problem("load.weights", "with these weights nobody does anything".into());
     }
     storm(scenario, &mut problem);
+    if given("ramp.step") && given("ramp.factor") && scenario.ramp.step > 0.0 {
+        let message = "`ramp.step` and `ramp.factor` are two ways to rise: give one";
+        problem("ramp.step", message.into());
+    }
     if scenario.program == Program::Ramp && scenario.ramp.most < scenario.ramp.start {
         let message = format!(
             "`ramp.most` = {} is less than `ramp.start` = {}",
@@ -96,13 +100,11 @@ fn only_for_the_ramped(
         return;
     }
     let of = scenario.ramp.of;
-    let raised = of.raised();
     let mut keys: Vec<_> = places.keys().filter_map(|path| table::find(path)).collect();
     keys.sort_by_key(|key| key.path);
     for key in keys {
-        if key.path == raised {
-            let message =
-                format!("a ramp of {} raises `{raised}`: give `ramp.start` instead", of.name());
+        if key.path == "load.rate" {
+            let message = "a ramp raises `load.rate`: give `ramp.start` instead".into();
             problem(key.path, message);
         } else if !key.is_for(of) && !key.path.starts_with("ramp.") {
             problem(key.path, format!("`{}` means nothing to a ramp of {}", key.path, of.name()));
@@ -172,12 +174,6 @@ fn target(
         problem(
             "users.tokens",
             "`users.key` and `users.tokens` both say where tokens come from: give one".into(),
-        );
-    }
-    if target.spawn && !scenario.run.agents.is_empty() {
-        problem(
-            "target.spawn",
-            "a started gateway serves this machine alone, and `agents` run on others".into(),
         );
     }
 }

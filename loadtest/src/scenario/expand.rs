@@ -3,7 +3,9 @@
 use super::program::Program;
 use super::value::{ArrivalKind, CutKind, Weights};
 use super::{Resolved, Scenario};
-use crate::plan::{Arrival, Credentials, Cut, Fleet, Load, Manners, Phases, Plan, Traffic, Work};
+use crate::plan::{
+    Arrival, Credentials, Cut, Fleet, Ladder, Load, Manners, Phases, Plan, Rise, Traffic, Work,
+};
 use crate::scenario::source::Problems;
 
 impl Scenario {
@@ -14,26 +16,18 @@ impl Scenario {
 
     /// Sessions that the run makes, before anything is looked up.
     pub fn sessions(&self) -> u64 {
-        self.fleets(self.first_load()).iter().map(|fleet| fleet.work.sessions()).sum()
+        self.fleets().iter().map(|fleet| fleet.work.sessions()).sum()
     }
 
-    /// The plan; of a ramp, that of its first step.
+    /// The plan.
     ///
     /// # Errors
     /// There are fewer tokens than users.
     pub fn plan(&self, resolved: &Resolved) -> Result<Plan, Problems> {
-        self.plan_at(resolved, self.first_load())
-    }
-
-    /// The plan of a step of a ramp at so much load. Other programs have one load.
-    ///
-    /// # Errors
-    /// There are fewer tokens than users.
-    pub fn plan_at(&self, resolved: &Resolved, load: f64) -> Result<Plan, Problems> {
         let Resolved { target, identity } = resolved.clone();
         let generator = &self.generator;
         let plan = Plan {
-            fleets: self.fleets(load),
+            fleets: self.fleets(),
             phases: Phases {
                 ramp_limit: self.phases.ramp_limit,
                 settle: self.phases.settle,
@@ -42,6 +36,7 @@ impl Scenario {
                 drain: self.phases.drain,
                 plateau: self.phases.plateau,
             },
+            ladder: (self.program == Program::Ramp).then(|| self.ladder()),
             shards: generator.shards as usize,
             late_after: generator.late_after,
             drop_after: generator.drop_after,
@@ -65,30 +60,35 @@ impl Scenario {
         }
     }
 
-    /// Load of the only step, or of the first.
-    fn first_load(&self) -> f64 {
-        match self.program {
-            Program::Ramp => self.ramp.start,
-            Program::Hold => self.load.connections as f64,
-            Program::Churn => self.load.churn_rate,
-            _ => self.load.rate,
+    fn ladder(&self) -> Ladder {
+        let ramp = &self.ramp;
+        Ladder {
+            first: ramp.start,
+            last: ramp.most,
+            rise: match ramp.step > 0.0 {
+                true => Rise::Add(ramp.step),
+                false => Rise::Multiply(ramp.factor),
+            },
+            settle: self.run.warm_up,
+            hold: self.run.measured,
+            least_share: ramp.least_share,
         }
     }
 
-    /// `load` is what the program calls its load: see [`Program::raised`].
-    fn fleets(&self, load: f64) -> Vec<Fleet> {
+    fn fleets(&self) -> Vec<Fleet> {
         let keys = &self.load;
+        let rate = if self.program == Program::Ramp { self.ramp.start } else { keys.rate };
         let work = match self.works_as() {
-            Program::Hold => Work::Hold { sessions: load.round() as u64 },
+            Program::Hold => Work::Hold { sessions: keys.connections },
             Program::Chat => Work::Chat {
                 pairs: keys.pairs,
                 both_ways: keys.both_ways,
-                traffic: self.traffic(load),
+                traffic: self.traffic(rate),
             },
             Program::Group => Work::Group {
                 groups: keys.groups,
                 receivers: keys.receivers,
-                traffic: self.traffic(load),
+                traffic: self.traffic(rate),
             },
             Program::Storm => Work::Storm {
                 sessions: keys.connections,
@@ -112,7 +112,7 @@ impl Scenario {
                 payload_bytes: keys.payload_bytes.low..=keys.payload_bytes.high,
                 login_rate: keys.login_rate,
             },
-            Program::Churn => Work::Churn { sessions: keys.connections, rate: load },
+            Program::Churn => Work::Churn { sessions: keys.connections, rate: keys.churn_rate },
             Program::Mixed | Program::Ramp => return self.mixed(),
         };
         let manners = Manners { slow: keys.slow, silent: keys.silent };

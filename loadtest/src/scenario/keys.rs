@@ -34,7 +34,7 @@ const MOST_SESSIONS: u64 = 16_000_000;
 const MOST_RATE: f64 = 100_000_000.0;
 
 const ALL: &[Program] = &[];
-const SESSIONS: &[Program] = &[Hold, Storm, Churn, Mixed, Ramp];
+const SESSIONS: &[Program] = &[Hold, Storm, Churn, Mixed];
 const PAYLOAD: &[Program] = &[Chat, Group, Sync, Mixed, Ramp];
 
 settings! {
@@ -53,8 +53,6 @@ settings! {
         objectives("objectives", "objective", ALL): Vec<Objective> = Vec::new(), Objectives;
         /// Folder for the report. Without one: skein-load-NAME-TIME here.
         report("report", "report", ALL): Option<PathBuf> = None, OptionalFolder;
-        /// Other machines that take a share of the load each; `skein-load agent` runs on them.
-        agents("agents", "agents", ALL): Vec<HostPort> = Vec::new(), Hosts("an agent");
         /// Serve figures for Prometheus at http://ADDRESS/metrics while the run lasts.
         metrics("metrics", "metrics", ALL): Option<HostPort> = None, OptionalHost;
     }
@@ -83,10 +81,6 @@ settings! {
         /// Process of a gateway on this machine whose memory and processor time are reported. 0:
         /// none; a started gateway is known without.
         pid("target.pid", "target-pid", ALL): u64 = 0, whole("PID", 0, u32::MAX as u64);
-        /// Where the gateway's figures for Prometheus are read, such as
-        /// http://10.0.0.5:9100/metrics.
-        metrics_url("target.metrics_url", "target-metrics", ALL): Option<String>
-            = None, OptionalText(1024);
     }
 
     /// Who the users are. Without a key and without tokens the development key of `target.data`
@@ -160,7 +154,7 @@ settings! {
         login_rate("load.login_rate", "login-rate", &[Sync]): f64
             = 10.0, decimal("RATE", 0.001, 1_000_000.0);
         /// Sessions that leave, and as many that come, a second.
-        churn_rate("load.churn_rate", "churn-rate", &[Churn, Mixed, Ramp]): f64
+        churn_rate("load.churn_rate", "churn-rate", &[Churn, Mixed]): f64
             = 50.0, decimal("RATE", 0.001, 1_000_000.0);
         /// Which share of the sessions does what: hold=60, chat=30, group=0, churn=10.
         weights("load.weights", "weights", &[Mixed]): Weights = Weights::default(), WeightsRule;
@@ -170,21 +164,22 @@ settings! {
         silent("load.silent", "silent", &[Hold, Mixed]): f64 = 0.0, share();
     }
 
-    /// The search for the knee: each step lasts `for`. Without objectives it takes
-    /// p99(send_ack)<100ms and error_rate(send_ack)<1%, or p99(login)<1s and sessions_lost==0.
+    /// The search for the knee: a step runs `warm_up` and is measured `for` so long. Without
+    /// objectives it takes p99(send_ack)<100ms and error_rate(send_ack)<1%.
     ["ramp"] ramp: RampKeys {
-        /// Which load is raised: the rate of chat or group, the connections of hold, the churn rate
-        /// of churn.
+        /// Whose messages a second are raised: those of chat or of group.
         of("ramp.of", "of", &[Ramp]): Program = Chat, OneOf;
-        /// Load of the first step.
-        start("ramp.start", "start", &[Ramp]): f64 = 1000.0, decimal("LOAD", 0.001, MOST_RATE);
-        /// Each step has so many times the load of the one before.
-        factor("ramp.factor", "factor", &[Ramp]): f64 = 1.5, decimal("FACTOR", 1.01, 10.0);
-        /// No step goes beyond this load.
+        /// Messages a second of the first step.
+        start("ramp.start", "start", &[Ramp]): f64 = 1000.0, decimal("RATE", 1.0, MOST_RATE);
+        /// Each step has so many times the rate of the one before.
+        factor("ramp.factor", "factor", &[Ramp]): f64 = 1.25, decimal("FACTOR", 1.01, 10.0);
+        /// Instead of a factor: each step has so many messages a second more. 0: off.
+        step("ramp.step", "step", &[Ramp]): f64 = 0.0, decimal("RATE", 0.0, MOST_RATE);
+        /// No step goes beyond this rate.
         most("ramp.most", "most", &[Ramp]): f64
-            = 1_000_000.0, decimal("LOAD", 0.001, MOST_RATE);
-        /// Steps between the last good and the first bad one, each in the middle of what is left.
-        refine("ramp.refine", "refine", &[Ramp]): u64 = 3, whole("COUNT", 0, 16);
+            = 1_000_000.0, decimal("RATE", 1.0, MOST_RATE);
+        /// A step is bad if a smaller share of its messages than this is acknowledged.
+        least_share("ramp.least_share", "least-share", &[Ramp]): f64 = 0.95, share();
     }
 
     /// The time around what is measured.

@@ -34,7 +34,7 @@ pub use keys::{
     UserKeys,
 };
 pub use program::Program;
-pub use resolve::{Resolved, Spawned};
+pub use resolve::Resolved;
 pub use source::{Problem, Problems, Sources};
 pub(crate) use table::{Key, all_keys, keys_of};
 pub use value::{ArrivalKind, CutKind, HostPort, Weights};

@@ -45,7 +45,7 @@ impl Scenario {
     fn has_use_for(&self, key: &Key) -> bool {
         let ramped = self.program != Program::Ramp
             || key.path.starts_with("ramp.")
-            || (key.is_for(self.ramp.of) && key.path != self.ramp.of.raised());
+            || (key.is_for(self.ramp.of) && key.path != "load.rate");
         key.is_for(self.program) && ramped
     }
 }

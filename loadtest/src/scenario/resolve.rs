@@ -29,47 +29,30 @@ pub struct Resolved {
     pub identity: Identity,
 }
 
-/// A gateway that was started for the run.
-#[derive(Debug, Clone, Copy)]
-pub struct Spawned<'a> {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its folder, with its development certificate and key.
-    pub data: &'a Path,
-}
-
 impl Scenario {
-    /// Reads and looks up everything that the scenario names. `spawned` is the gateway of
-    /// `target.spawn`, once it runs.
+    /// Reads and looks up everything that the scenario names.
     ///
     /// # Errors
     /// Every file that cannot be read or holds something else, every name without an address.
-    pub fn resolve(&self, spawned: Option<Spawned<'_>>) -> Result<Resolved, Problems> {
+    pub fn resolve(&self) -> Result<Resolved, Problems> {
         let mut wrong = Wrong(Vec::new());
-        let data = spawned.map_or(self.target.data.as_path(), |spawned| spawned.data);
-        let target = self.target(data, spawned, &mut wrong);
-        let credentials = self.credentials(data, &mut wrong);
+        let target = self.look_up_target(&mut wrong);
+        let credentials = self.credentials(&self.target.data, &mut wrong);
         match (target, credentials, wrong.0.is_empty()) {
-            (Some(target), Some(credentials), true) => {
-                let run = self.users.run_id.clone().unwrap_or_else(draw_run_id);
-                let identity = Identity { run, first_user: 0, credentials };
-                Ok(Resolved { target, identity })
-            }
+            (Some(target), Some(credentials), true) => Ok(self.with_gateway(target, credentials)),
             _ => Err(Problems(wrong.0)),
         }
     }
 
-    fn target(
-        &self,
-        data: &Path,
-        spawned: Option<Spawned<'_>>,
-        wrong: &mut Wrong,
-    ) -> Option<Target> {
-        let addresses = match spawned {
-            Some(spawned) => vec![spawned.address],
-            None => self.target.address.iter().flat_map(|host| look_up(host, wrong)).collect(),
-        };
-        let development = data.join("dev/ca.pem");
+    /// The same for a gateway that is known already.
+    pub fn with_gateway(&self, target: Target, credentials: Credentials) -> Resolved {
+        let run = self.users.run_id.clone().unwrap_or_else(draw_run_id);
+        Resolved { target, identity: Identity { run, first_user: 0, credentials } }
+    }
+
+    fn look_up_target(&self, wrong: &mut Wrong) -> Option<Target> {
+        let addresses = self.target.address.iter().flat_map(|host| look_up(host, wrong)).collect();
+        let development = self.target.data.join("dev/ca.pem");
         let (trust, is_development) = match &self.target.ca {
             Some(path) => (Trust::Pem(certificates(path, wrong)?), false),
             None if development.exists() => (Trust::Pem(certificates(&development, wrong)?), true),

@@ -149,13 +149,11 @@ fn rules_between_keys() {
         ("chat", "objectives = [\"p99(sync)<1s\"]", "s.toml:2: `p99(sync)<1s`: chat never does"),
         ("storm", "[load]\ncut = \"kill\"\n", "only a gateway that was started here"),
         ("storm", "for = \"4s\"\n", "is not within the measured time"),
-        ("ramp", "[load]\nrate = 5\n", "a ramp of chat raises `load.rate`"),
-        ("ramp", "[load]\nconnections = 5\n", "`load.connections` means nothing to a ramp of chat"),
-        (
-            "ramp",
-            "[ramp]\nof = \"sync\"\n",
-            "must be one of \"hold\", \"chat\", \"group\", \"churn\"",
-        ),
+        ("ramp", "[load]\nrate = 5\n", "a ramp raises `load.rate`: give `ramp.start`"),
+        ("ramp", "[load]\ngroups = 5\n", "`load.groups` means nothing to a ramp of chat"),
+        ("ramp", "[ramp]\nstep = 5\nfactor = 2\n", "two ways to rise"),
+        ("ramp", "[load]\nconnections = 5\n", "`load.connections` means nothing to ramp"),
+        ("ramp", "[ramp]\nof = \"sync\"\n", "must be one of \"chat\", \"group\""),
         ("ramp", "[ramp]\nmost = 10\n", "is less than `ramp.start`"),
         ("mixed", "[load]\nthink_time = \"0s\"\n", "must be more than 0s for writers"),
         ("mixed", "[load]\nweights = { hld = 1 }\n", "the nearest right one is \"hold\""),
@@ -166,7 +164,6 @@ fn rules_between_keys() {
         ("chat", "[target]\naddress = []\n", "names no gateway"),
         ("chat", "[target]\naddress = \"a:b\"\n", "host and port of a gateway"),
         ("chat", "[users]\nkey = \"a\"\ntokens = \"b\"\n", "both say where tokens come from"),
-        ("chat", "agents = [\"a:1\"]\n[target]\nspawn = true\n", "serves this machine alone"),
         ("chat", "metrics = \"localhost\"\n", "host and port, such as \"127.0.0.1:9464\""),
         ("chat", "[generator]\nlate_after = \"2s\"\n", "what is dropped was late"),
         ("chat", "[users]\nrun_id = \"Run 1\"\n", "1 to 16 of a-z 0-9"),
@@ -200,7 +197,6 @@ fn a_ramp_without_objectives_has_usual_ones() {
         of("ramp", text).unwrap().run.objectives.iter().map(ToString::to_string).collect()
     };
     assert_eq!(objectives(""), ["p99(send_ack)<100ms", "error_rate(send_ack)<1%"]);
-    assert_eq!(objectives("[ramp]\nof = \"hold\"\n"), ["p99(login)<1s", "sessions_lost==0"]);
     assert_eq!(objectives("objectives = [\"lost==0\"]\n"), ["lost==0"]);
 }
 
@@ -241,14 +237,22 @@ fn scenarios_become_plans() {
 }
 
 #[test]
-fn a_ramp_is_what_it_raises_at_a_load() {
-    let scenario = of("ramp", "[ramp]\nof = \"hold\"\nstart = 50\n").unwrap();
-    assert_eq!(works(&scenario), [Work::Hold { sessions: 50 }]);
-    let plan = scenario.plan_at(&resolved(), 75.0).unwrap();
-    assert_eq!(plan.sessions(), 75);
-    assert_eq!(plan.phases.measured, Duration::from_secs(10));
-    let scenario = of("ramp", "[load]\npairs = 5\n").unwrap();
+fn a_ramp_is_what_it_raises_on_a_ladder() {
+    let scenario = of("ramp", "[load]\npairs = 5\n[ramp]\nstart = 100\nfactor = 2\nmost = 500\n");
+    let scenario = scenario.unwrap();
     assert!(matches!(works(&scenario)[0], Work::Chat { pairs: 5, .. }));
+    let plan = scenario.plan(&resolved()).unwrap();
+    let ladder = plan.ladder.unwrap();
+    assert_eq!(ladder.loads(), [100.0, 200.0, 400.0]);
+    assert_eq!((ladder.hold, ladder.settle), (Duration::from_secs(10), Duration::from_secs(3)));
+    let load = plan.fleets[0].work.traffic().unwrap().load;
+    assert!(matches!(load, Load::Rate { per_second: 100.0, .. }), "{load:?}");
+    let stepped = of("ramp", "[ramp]\nof = \"group\"\nstart = 10\nstep = 5\nmost = 20\n").unwrap();
+    assert!(matches!(works(&stepped)[0], Work::Group { .. }));
+    let ladder = stepped.plan(&resolved()).unwrap().ladder.unwrap();
+    assert_eq!(ladder.loads(), [10.0, 15.0, 20.0]);
+    let chat = Sources::new().program(Program::Chat).read().unwrap();
+    assert_eq!(chat.plan(&resolved()).unwrap().ladder, None);
 }
 
 #[test]
@@ -299,7 +303,7 @@ mod files {
             let given = keys.iter().map(|(key, file)| ("--flag", *key, path(file)));
             let sources = Sources::new().program(Program::Chat);
             let add = |sources: Sources, (flag, key, value)| sources.flag(flag, key, vec![value]);
-            given.chain([data]).fold(sources, add).read().unwrap().resolve(None)
+            given.chain([data]).fold(sources, add).read().unwrap().resolve()
         }
     }
 
