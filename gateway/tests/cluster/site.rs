@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use skein_xtask::cql::proxy::Proxies;
-use skein_xtask::cql::{Cluster, CqlError, Node, Options};
+use skein_xtask::cql::{Cluster, Node, Options};
 
 use crate::support::process::{self, skein};
 
@@ -21,9 +21,6 @@ const BUCKET_ROWS: u32 = 64;
 
 /// How long nodes have until they serve and have found each other.
 const START: Duration = Duration::from_secs(120);
-
-/// Starts of nodes that have not found the others.
-const MOST_RESTARTS: u32 = 3;
 
 pub struct Site {
     pub cluster: Cluster,
@@ -77,20 +74,7 @@ impl Site {
                 scope.spawn(move || self.node(at).start().unwrap());
             }
         });
-        // On a busy machine a node sometimes overlooks another for ever: its operator starts it
-        // again.
-        for _ in 0..MOST_RESTARTS {
-            match self.cluster.wait() {
-                Ok(()) => return,
-                Err(CqlError::Node { node, what, .. }) => {
-                    eprintln!("node {node} {what}: it is started again");
-                    self.node(node).kill().unwrap();
-                    self.node(node).start().unwrap();
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-        panic!("the nodes do not find each other");
+        self.cluster.wait().unwrap();
     }
 
     /// A keyspace with the schema and nothing in it. Its partitions are so small that logs have
