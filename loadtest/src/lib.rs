@@ -13,11 +13,14 @@ mod nearest;
 mod sample;
 mod swarm;
 
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod compare;
+pub mod control;
 pub mod doctor;
 pub mod exit;
+pub mod health;
 pub mod identity;
 pub mod live;
 pub mod merge;

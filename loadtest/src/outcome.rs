@@ -48,6 +48,37 @@ pub struct Outcome {
     pub target: Option<Footprint>,
     /// Steps of a ramp.
     pub steps: Vec<Step>,
+    /// The machines that made the load, if these were several.
+    #[serde(default)]
+    pub generators: Vec<Generator>,
+}
+
+/// One of several machines that made the load of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generator {
+    /// Its address.
+    pub name: String,
+    /// See [`Sessions`].
+    pub connected: u64,
+    /// What it did a second in the measured phase.
+    pub throughput: Throughput,
+    /// Memory and processor time.
+    pub footprint: Footprint,
+    /// Whether it found nothing against its own figures.
+    pub valid: bool,
+}
+
+impl Generator {
+    /// What its part of the run says of it.
+    pub fn of(name: &str, part: &Outcome) -> Self {
+        Self {
+            name: name.to_owned(),
+            connected: part.sessions.connected,
+            throughput: part.throughput,
+            footprint: part.generator.clone(),
+            valid: part.valid(),
+        }
+    }
 }
 
 /// Why a run is not valid.
@@ -219,8 +250,38 @@ pub struct Point {
     pub target_rss: Option<u64>,
     /// See `target_rss`.
     pub target_cpu: Option<f64>,
+    /// How the machines fared within it.
+    #[serde(default)]
+    pub health: Health,
     /// What ended within it.
     pub operations: BTreeMap<Operation, PointOperation>,
+}
+
+/// How this machine and the generator on it fared in one second. Where the system does not say, 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Share of a core that the busiest shard's thread used.
+    pub busiest_shard: f64,
+    /// Share of the second in which a shard's thread could have run and had no core: the worst one.
+    pub starved_shard: f64,
+    /// How long after its end the shards had accounted for the second, in seconds.
+    pub behind: f64,
+    /// Datagrams that this program's sockets dropped for want of room.
+    pub socket_drops: u64,
+    /// The same of the target's sockets, where its process is known.
+    pub target_socket_drops: Option<u64>,
+    /// Datagrams that came in on this machine, for any program.
+    pub udp_received: u64,
+    /// Datagrams that any program's sockets dropped for want of room.
+    pub udp_dropped_in: u64,
+    /// Datagrams that any program could not send for want of room.
+    pub udp_dropped_out: u64,
+    /// Memory that could be had without swapping at the end, bytes.
+    pub memory_available: Option<u64>,
+    /// Bytes swapped in and out, by any program.
+    pub swapped: u64,
+    /// Descriptors of this program at the end.
+    pub open_files: u64,
 }
 
 /// One operation within one second.
@@ -277,7 +338,7 @@ pub struct Step {
 }
 
 /// A running run, for a live view and for metrics.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Seconds since the start.
     pub elapsed: f64,
@@ -298,6 +359,29 @@ pub struct Snapshot {
 }
 
 impl Outcome {
+    /// A run of which nothing is known.
+    pub fn nothing(plan: &Plan) -> Self {
+        Self {
+            schema: SCHEMA,
+            plan: plan.without_secrets(),
+            started_ms: 0,
+            reasons: Vec::new(),
+            ended_early: false,
+            phases: PhaseSeconds::default(),
+            sessions: Sessions { planned: plan.sessions(), ..Sessions::default() },
+            correctness: Correctness::default(),
+            throughput: Throughput::default(),
+            measured: Recording::new(),
+            unmeasured: Recording::new(),
+            timeline: Vec::new(),
+            marks: Vec::new(),
+            generator: Footprint::default(),
+            target: None,
+            steps: Vec::new(),
+            generators: Vec::new(),
+        }
+    }
+
     /// Whether the figures may be believed.
     pub fn valid(&self) -> bool {
         self.reasons.is_empty()
@@ -345,16 +429,40 @@ impl Outcome {
         self.phases = self.phases.longest(&other.phases);
         self.sessions.merge(&other.sessions);
         self.correctness.merge(&other.correctness);
-        self.throughput.sent += other.throughput.sent;
-        self.throughput.acked += other.throughput.acked;
-        self.throughput.delivered += other.throughput.delivered;
-        self.throughput.logins += other.throughput.logins;
+        self.throughput.add(&other.throughput);
         self.measured.merge(&other.measured);
         self.unmeasured.merge(&other.unmeasured);
         self.marks.extend(other.marks.iter().cloned());
         self.marks.sort_by(|a, b| a.at.total_cmp(&b.at));
-        self.steps.extend(other.steps.iter().cloned());
+        // Machines that climbed one ladder together have made the same steps.
+        if self.steps.len() == other.steps.len() {
+            self.steps.iter_mut().zip(&other.steps).for_each(|(mine, theirs)| mine.merge(theirs));
+        } else {
+            self.steps.extend(other.steps.iter().cloned());
+        }
+        self.generators.extend(other.generators.iter().cloned());
         Ok(())
+    }
+}
+
+impl Throughput {
+    fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.delivered += other.delivered;
+        self.logins += other.logins;
+    }
+}
+
+impl Step {
+    /// Adds the same step of another generator. What breaks it for one breaks it for all.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.load += other.load;
+        self.throughput.add(&other.throughput);
+        let new = other.broken.iter().filter(|why| !self.broken.contains(why));
+        let new: Vec<String> = new.cloned().collect();
+        self.broken.extend(new);
+        self.measured.merge(&other.measured);
     }
 }
 
@@ -408,7 +516,8 @@ impl Correctness {
 }
 
 impl Point {
-    fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
+    /// Adds the same second of another generator.
+    pub(crate) fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
         self.phase = self.phase.max(other.phase);
         self.connected += other.connected;
         self.connecting += other.connecting;
@@ -419,6 +528,7 @@ impl Point {
         self.generator_cpu += other.generator_cpu;
         self.target_rss = self.target_rss.or(other.target_rss);
         self.target_cpu = self.target_cpu.or(other.target_cpu);
+        self.health.merge(&other.health);
         for (operation, theirs) in &other.operations {
             let mine = self.operations.entry(*operation).or_default();
             mine.count += theirs.count;
@@ -429,6 +539,24 @@ impl Point {
             mine.service.merge(&theirs.service)?;
         }
         Ok(())
+    }
+}
+
+impl Health {
+    /// Adds another machine's: counts add up, and of the rest the worst is kept.
+    fn merge(&mut self, other: &Self) {
+        self.busiest_shard = self.busiest_shard.max(other.busiest_shard);
+        self.starved_shard = self.starved_shard.max(other.starved_shard);
+        self.behind = self.behind.max(other.behind);
+        self.socket_drops += other.socket_drops;
+        self.target_socket_drops = self.target_socket_drops.or(other.target_socket_drops);
+        self.udp_received += other.udp_received;
+        self.udp_dropped_in += other.udp_dropped_in;
+        self.udp_dropped_out += other.udp_dropped_out;
+        let memory = [self.memory_available, other.memory_available];
+        self.memory_available = memory.into_iter().flatten().min();
+        self.swapped += other.swapped;
+        self.open_files = self.open_files.max(other.open_files);
     }
 }
 

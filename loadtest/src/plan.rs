@@ -48,6 +48,27 @@ pub struct Plan {
     pub max_connecting: usize,
     /// Of everything that is drawn: arrival times, think times, sizes, who is slow.
     pub seed: u64,
+    /// From where on the generator is itself the limit.
+    #[serde(default)]
+    pub bounds: Bounds,
+}
+
+/// From where on a generator is itself the limit, so that its figures say nothing of the target.
+/// Others are not for a plan to choose: see `health`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Share of what was begun that may be late, 0 to 1. With more the load was another than the one
+    /// that was asked for.
+    pub late: f64,
+    /// Share of a core that a shard's thread may use over the measured phase, 0 to 1. Beyond it
+    /// whatever arrives waits for the generator.
+    pub shard_cpu: f64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { late: 0.01, shard_cpu: 0.95 }
+    }
 }
 
 /// The gateway.
@@ -383,6 +404,7 @@ impl Plan {
             answer_timeout: Duration::from_secs(10),
             max_connecting: 1024,
             seed: 1,
+            bounds: Bounds::default(),
         }
     }
 

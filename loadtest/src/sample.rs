@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::operation::{Failure, Operation};
 use crate::outcome::{
-    Correctness, Footprint, Mark, Outcome, Phase, PhaseSeconds, Point, PointOperation, SCHEMA,
-    Sessions, Throughput,
+    Footprint, Health, Mark, Outcome, Phase, PhaseSeconds, Point, PointOperation, Throughput,
 };
 use crate::plan::{
     Algorithm, Arrival, Credentials, Fleet, Identity, Load, Manners, Phases, Plan, Secret, Target,
@@ -37,24 +36,7 @@ pub(crate) fn chat() -> Outcome {
 
 /// Nothing measured: a run that was ended in its first moment.
 pub(crate) fn empty() -> Outcome {
-    Outcome {
-        schema: SCHEMA,
-        plan: plan(),
-        started_ms: 1_795_000_000_000,
-        reasons: Vec::new(),
-        ended_early: false,
-        phases: PhaseSeconds::default(),
-        sessions: Sessions { planned: 2_000, ..Sessions::default() },
-        correctness: Correctness::default(),
-        throughput: Throughput::default(),
-        measured: Recording::new(),
-        unmeasured: Recording::new(),
-        timeline: Vec::new(),
-        marks: Vec::new(),
-        generator: Footprint::default(),
-        target: None,
-        steps: Vec::new(),
-    }
+    Outcome { started_ms: 1_795_000_000_000, ..Outcome::nothing(&plan()) }
 }
 
 fn plan() -> Plan {
@@ -159,6 +141,16 @@ impl Sample {
             generator_cpu: 0.35,
             target_rss: Some(60_000_000 + connected * 12_000),
             target_cpu: Some(0.55),
+            health: Health {
+                busiest_shard: 0.2,
+                starved_shard: 0.01,
+                behind: 0.002,
+                target_socket_drops: Some(0),
+                udp_received: 4 * RATE,
+                memory_available: Some(12 << 30),
+                open_files: 40,
+                ..Health::default()
+            },
             operations,
         });
     }

@@ -1,12 +1,12 @@
-//! SIGINT and SIGTERM: the first asks for an early end with a whole report, the second for an end
-//! now. `signal-hook` is what the ecosystem catches signals with.
+//! SIGINT, SIGTERM and SIGHUP: the first asks for an early end with a whole report, the second for an
+//! end now.
+//!
+//! `ctrlc` is what Goose catches them with, and it has one handler for a process. Whoever is first
+//! keeps it, so this must come before Goose begins: its own handler would end the process in the
+//! middle of a report.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals as Iterator;
 
 /// Signals that came.
 #[derive(Debug, Clone)]
@@ -16,15 +16,12 @@ impl Signals {
     /// Catches them from now on, for the rest of the process.
     ///
     /// # Errors
-    /// The system does not allow it.
-    pub fn catch() -> io::Result<Self> {
+    /// The system does not allow it, or somebody else catches them already.
+    pub fn catch() -> Result<Self, ctrlc::Error> {
         let count = Arc::new(AtomicUsize::new(0));
-        let mut signals = Iterator::new([SIGINT, SIGTERM])?;
         let counted = count.clone();
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for _ in signals.forever() {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
+        ctrlc::set_handler(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
         })?;
         Ok(Self(count))
     }

@@ -5,11 +5,13 @@
 //! error. Each command is a file of its own; the flags of the ready scenarios come from the list of
 //! keys.
 
+mod agent;
 mod compare;
 mod doctor;
 mod merge;
 mod output;
 mod run;
+mod running;
 mod scenario;
 
 use std::process::ExitCode;
@@ -57,8 +59,11 @@ enum Command {
     /// Join reports of one run from several machines into one.
     #[command(display_order = 22)]
     Merge(merge::Args),
-    /// Print the JSON Schema of summary.json.
+    /// Make load on this machine for a run that is conducted elsewhere (--agents).
     #[command(display_order = 23)]
+    Agent(agent::Args),
+    /// Print the JSON Schema of summary.json.
+    #[command(display_order = 24)]
     Schema,
 }
 
@@ -96,6 +101,7 @@ fn execute(matches: &clap::ArgMatches) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Schema => {
             output::print(&format!("{:#}\n", report::schema()))?;
             Ok(Exit::Ok)

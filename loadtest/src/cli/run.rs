@@ -1,7 +1,8 @@
 //! A run from its scenario to its report and its exit status.
 //!
 //! ```text
-//! folder, files, names -> gateway of our own -> plan -> Run -> live view -> report -> status
+//! folder, files, names -> gateway of our own -> plan -> Goose -> run, here or on agents
+//!     -> live view -> report -> status
 //! ```
 //!
 //! Everything that can be wrong is looked at before the load starts, what costs nothing first.
@@ -15,14 +16,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::{print, tell};
+use super::running::Running;
+use crate::agent::{self, RemoteError, Secret};
+use crate::control::{Control, ControlError, MetricsUrl, Options as ControlOptions};
 use crate::doctor::{self, Level, Machine, Need};
 use crate::exit::{Exit, Failure};
+use crate::health::{Scraped, Target};
 use crate::live::{GLANCE, Live};
 use crate::metrics::Metrics;
 use crate::objective::Objective;
-use crate::outcome::{Outcome, Step};
+use crate::outcome::{Outcome, Reason, ReasonKind, Step};
+use crate::plan::Plan;
 use crate::report::{self, PAGE, ReportError, table};
-use crate::run::{Handle, Hooks, Judge, Run, RunError, Supervisor};
+use crate::run::{Hooks, Judge, Run, RunError, Supervisor};
 use crate::scenario::{Problems, Program, Resolved, Scenario};
 use crate::signals::Signals;
 use crate::spawn::{Gateway, Options};
@@ -62,22 +68,40 @@ fn run_into(folder: &Path, scenario: &Scenario, output: Output) -> Result<Exit, 
             .map_err(|error| Failure::could_not_run(format!("--metrics {address}: {error}")))
     });
     let metrics = metrics.transpose()?;
-    warn_of_limits(scenario);
+    if scenario.generator.agents.is_empty() {
+        warn_of_limits(scenario);
+    }
 
     let (resolved, hooks, process) = match resolved {
         Some(resolved) => (resolved, Hooks::default(), None),
         None => spawn(scenario)?,
     };
     let plan = scenario.plan(&resolved).map_err(|problems| unusable(&problems))?;
+    let scraped = Scraped::default();
+    // Before Goose, which would take the signals for itself.
+    let signals = Signals::catch()
+        .map_err(|error| Failure::could_not_run(format!("cannot catch signals: {error}")))?;
+    let mut control = Control::new(ControlOptions {
+        folder,
+        plan: &plan,
+        objectives: &scenario.run.objectives,
+        target: metrics_url(scenario).map(|url| (url, scraped.clone())),
+    })
+    .map_err(uncontrolled)?;
     let hooks = Hooks {
-        target_pid: u32::try_from(scenario.target.pid).ok().filter(|pid| *pid > 0),
+        target: target(scenario, scraped),
+        gate: Some(control.gate()),
+        listener: Some(control.listener()),
         judge: (scenario.program == Program::Ramp).then(|| judge(scenario)),
         ..hooks
     };
-    let signals = Signals::catch()
-        .map_err(|error| Failure::could_not_run(format!("cannot catch signals: {error}")))?;
-    let handle = Run::start(plan, hooks).map_err(not_begun)?;
-    let outcome = watch(handle, scenario, output, metrics.as_ref(), &signals, process.as_ref())?;
+    let running = begin(scenario, plan, hooks)?;
+    control.launch().map_err(uncontrolled)?;
+    let around = Around { metrics: metrics.as_ref(), signals: &signals, process: process.as_ref() };
+    let outcome = watch(running, &control, scenario, output, &around)?;
+    if let Err(error) = control.finish() {
+        tell(&format!("there is no report of Goose: {error}"));
+    }
 
     let summary = report::write(&outcome, &scenario.run.objectives, folder).map_err(unwritable)?;
     match output.json {
@@ -91,34 +115,80 @@ fn run_into(folder: &Path, scenario: &Scenario, output: Output) -> Result<Exit, 
     Ok(summary.exit())
 }
 
+/// What a running run touches.
+struct Around<'a> {
+    metrics: Option<&'a Metrics>,
+    signals: &'a Signals,
+    process: Option<&'a Process>,
+}
+
+/// Everything is ready: here, or on all agents.
+fn begin(scenario: &Scenario, plan: Plan, hooks: Hooks) -> Result<Running, Failure> {
+    let agents = &scenario.generator.agents;
+    if agents.is_empty() {
+        return Run::start(plan, hooks).map(Running::Here).map_err(not_begun);
+    }
+    let secret = scenario.generator.agent_secret.as_deref().map(Secret::read).transpose();
+    let secret = secret.map_err(|error| Failure::could_not_run(error.to_string()))?;
+    agent::start(agents, secret.as_ref(), plan, hooks).map(Running::Elsewhere).map_err(|error| {
+        match error {
+            RemoteError::Plan(why) => Failure::usage(why),
+            error => Failure::could_not_run(error.to_string()),
+        }
+    })
+}
+
+/// Where to learn what the gateway uses, if it is not ours.
+fn target(scenario: &Scenario, scraped: Scraped) -> Target {
+    match u32::try_from(scenario.target.pid) {
+        Ok(process) if process > 0 => Target::Process(process),
+        _ if metrics_url(scenario).is_some() => Target::Scraped(scraped),
+        _ => Target::Unknown,
+    }
+}
+
+fn metrics_url(scenario: &Scenario) -> Option<MetricsUrl> {
+    scenario.target.metrics_url.as_deref().and_then(MetricsUrl::parse)
+}
+
+fn uncontrolled(error: ControlError) -> Failure {
+    Failure::could_not_run(error.to_string())
+}
+
 /// Shows the run until it is over. A first signal ends it early, a second one at once.
 fn watch(
-    handle: Handle,
+    running: Running,
+    control: &Control,
     scenario: &Scenario,
     output: Output,
-    metrics: Option<&Metrics>,
-    signals: &Signals,
-    process: Option<&Process>,
+    around: &Around<'_>,
 ) -> Result<Outcome, Failure> {
     let mut live = Live::new(scenario.name(), output.plain);
     let mut is_ending = false;
-    while !handle.is_finished() {
-        let snapshot = handle.snapshot();
+    let mut is_controlled = true;
+    while !running.is_finished() {
+        let snapshot = running.snapshot();
         live.show(&snapshot);
-        if let Some(metrics) = metrics {
+        if let Some(metrics) = around.metrics {
             metrics.set(&snapshot);
         }
-        match signals.count() {
+        if is_controlled && control.has_ended() {
+            is_controlled = false;
+            let detail = "the control plane ended before the run".to_owned();
+            running.invalidate(Reason { kind: ReasonKind::GeneratorFailed, detail });
+            running.stop();
+        }
+        match around.signals.count() {
             0 => {}
             1 if is_ending => {}
             1 => {
                 is_ending = true;
-                handle.stop();
+                running.stop();
             }
             _ => {
                 drop(live);
                 // The conductor has it, and is not waited for.
-                if let Some(process) = process {
+                if let Some(process) = around.process {
                     process.kill();
                 }
                 return Err(Failure {
@@ -129,9 +199,11 @@ fn watch(
         }
         std::thread::sleep(GLANCE);
     }
-    live.show(&handle.snapshot());
+    live.show(&running.snapshot());
     drop(live);
-    handle.finish().map_err(|error| Failure::could_not_run(format!("the generator broke: {error}")))
+    running
+        .finish()
+        .map_err(|error| Failure::could_not_run(format!("the generator broke: {error}")))
 }
 
 /// Says what is broken at a step of a ramp.

@@ -67,7 +67,7 @@ impl Machine {
             memory_available: Meminfo::from_file(root.join("proc/meminfo"))
                 .ok()
                 .and_then(|memory| memory.mem_available),
-            memory_group_left: group_left(root),
+            memory_group_left: memory_group_left(root),
             receive_buffer: number("proc/sys/net/core/rmem_max"),
             send_buffer: number("proc/sys/net/core/wmem_max"),
             // In pages; the third is where the kernel begins to drop.
@@ -101,7 +101,7 @@ fn open_files(root: &Path) -> Option<OpenFiles> {
 }
 
 /// The least that any group from this process's own up to the root leaves (cgroup v2).
-fn group_left(root: &Path) -> Option<u64> {
+pub(crate) fn memory_group_left(root: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let top = root.join("sys/fs/cgroup");

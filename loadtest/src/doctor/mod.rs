@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 pub use judge::{Need, examine};
+pub(crate) use machine::memory_group_left;
 pub use machine::{Machine, OpenFiles};
 
 /// How serious a finding is.

@@ -11,7 +11,7 @@ use super::timeline::{Slot, Timeline};
 use crate::exit::Exit;
 use crate::objective::{Objective, Verdict};
 use crate::operation::Operation;
-use crate::outcome::{Footprint, Outcome};
+use crate::outcome::{Footprint, Health, Outcome, Phase, Point};
 use crate::packed::NotAHistogram;
 use crate::record::{OperationRecord, Recording};
 
@@ -93,6 +93,10 @@ pub struct Summary {
     pub gateway: Option<Process>,
     /// Memory and processor time of the generator.
     pub generator: Process,
+    /// How the generator and its machine fared in the measured phase: what says whether the run is
+    /// valid.
+    #[serde(default)]
+    pub health: HealthSummary,
     /// Lengths of the phases, seconds.
     pub phases: PhaseLengths,
     /// Every operation by name: connect, login, send_ack, deliver, fan_out, sync, resume.
@@ -144,6 +148,34 @@ pub struct Process {
     pub cpu_seconds: f64,
     /// The same divided by the length of the phase: cores in use.
     pub cpu_cores: f64,
+}
+
+/// How the generator and its machine fared in the measured phase. Of several machines counts are sums
+/// and the rest is that of the worst.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HealthSummary {
+    /// Share of a core that the generator's busiest thread used, mean of all seconds.
+    pub busiest_thread: f64,
+    /// Share of the time in which a thread of it could have run and had no core, mean.
+    pub starved_thread: f64,
+    /// Longest time by which its account of a second was late, seconds.
+    pub standstill_seconds: f64,
+    /// Datagrams that its sockets dropped for want of room.
+    pub socket_drops: u64,
+    /// The same of the gateway's sockets; null where its process is not known.
+    pub gateway_socket_drops: Option<u64>,
+    /// Datagrams that came in on the machine, for any program.
+    pub machine_udp_received: u64,
+    /// Datagrams that any socket of the machine dropped for want of room.
+    pub machine_udp_drops: u64,
+    /// Datagrams that the machine could not send for want of room.
+    pub machine_udp_unsent: u64,
+    /// Least memory that could be had without swapping, bytes; null where the system does not say.
+    pub least_memory_available_bytes: Option<u64>,
+    /// Bytes that the machine swapped.
+    pub swapped_bytes: u64,
+    /// Most descriptors that the generator had open.
+    pub most_open_files: u64,
 }
 
 /// Lengths of the phases, seconds.
@@ -292,6 +324,7 @@ impl Summary {
             generator_bytes_per_session: outcome.generator.bytes_per_session,
             gateway: outcome.target.as_ref().map(|target| Process::new(target, seconds)),
             generator: Process::new(&outcome.generator, seconds),
+            health: HealthSummary::new(&outcome.timeline),
             phases: PhaseLengths {
                 ramp: outcome.phases.ramp,
                 warm_up: outcome.phases.warm_up,
@@ -377,6 +410,37 @@ impl Process {
             peak_rss_bytes: footprint.peak_rss,
             cpu_seconds: footprint.cpu_seconds,
             cpu_cores: if seconds > 0.0 { footprint.cpu_seconds / seconds } else { 0.0 },
+        }
+    }
+}
+
+impl HealthSummary {
+    fn new(points: &[Point]) -> Self {
+        let measured = points.iter().filter(|point| point.phase == Phase::Measured);
+        let all: Vec<&Health> = measured.map(|point| &point.health).collect();
+        let sum = |part: fn(&Health) -> u64| all.iter().map(|health| part(health)).sum();
+        let mean = |part: fn(&Health) -> f64| match all.len() {
+            0 => 0.0,
+            seconds => all.iter().map(|health| part(health)).sum::<f64>() / seconds as f64,
+        };
+        Self {
+            busiest_thread: mean(|health| health.busiest_shard),
+            starved_thread: mean(|health| health.starved_shard),
+            standstill_seconds: all.iter().map(|health| health.behind).fold(0.0, f64::max),
+            socket_drops: sum(|health| health.socket_drops),
+            gateway_socket_drops: all
+                .iter()
+                .filter_map(|health| health.target_socket_drops)
+                .reduce(|a, b| a + b),
+            machine_udp_received: sum(|health| health.udp_received),
+            machine_udp_drops: sum(|health| health.udp_dropped_in),
+            machine_udp_unsent: sum(|health| health.udp_dropped_out),
+            least_memory_available_bytes: all
+                .iter()
+                .filter_map(|health| health.memory_available)
+                .min(),
+            swapped_bytes: sum(|health| health.swapped),
+            most_open_files: all.iter().map(|health| health.open_files).max().unwrap_or(0),
         }
     }
 }

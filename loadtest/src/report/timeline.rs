@@ -51,6 +51,24 @@ pub struct Slot {
     pub gateway_rss_bytes: Option<u64>,
     /// Cores that the gateway used.
     pub gateway_cpu_cores: Option<f64>,
+    /// Share of a core that the busiest thread of the generator used.
+    #[serde(default)]
+    pub busiest_thread: f64,
+    /// Share of the time in which a thread of the generator could have run and had no core.
+    #[serde(default)]
+    pub starved_thread: f64,
+    /// Datagrams that the generator's sockets dropped for want of room, in the whole slot.
+    #[serde(default)]
+    pub generator_socket_drops: u64,
+    /// The same of the gateway's; null where its process is not known.
+    #[serde(default)]
+    pub gateway_socket_drops: Option<u64>,
+    /// Datagrams that any socket of the generator's machine dropped, in the whole slot.
+    #[serde(default)]
+    pub machine_udp_drops: u64,
+    /// Memory that the generator's machine could give at its end, bytes; null where it does not say.
+    #[serde(default)]
+    pub memory_available_bytes: Option<u64>,
     /// What ended in it. Times are response times.
     #[schemars(with = "BTreeMap<String, SlotOperation>")]
     pub operations: BTreeMap<Operation, SlotOperation>,
@@ -120,6 +138,15 @@ impl Slot {
             gateway_rss_bytes: last.target_rss,
             gateway_cpu_cores: (!known.is_empty())
                 .then(|| known.iter().sum::<f64>() / known.len() as f64),
+            busiest_thread: mean(points.iter().map(|point| point.health.busiest_shard).sum()),
+            starved_thread: mean(points.iter().map(|point| point.health.starved_shard).sum()),
+            generator_socket_drops: points.iter().map(|point| point.health.socket_drops).sum(),
+            gateway_socket_drops: points
+                .iter()
+                .filter_map(|point| point.health.target_socket_drops)
+                .reduce(|a, b| a + b),
+            machine_udp_drops: points.iter().map(|point| point.health.udp_dropped_in).sum(),
+            memory_available_bytes: last.health.memory_available,
             operations,
         })
     }

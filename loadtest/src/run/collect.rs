@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::{Nanos, SECOND};
 use crate::outcome::{Correctness, Phase, Point, PointOperation, Sessions};
 use crate::record::{Recording, count_failure};
 use crate::swarm::{Report, Tally};
@@ -13,7 +14,7 @@ pub(super) struct Collected {
     /// The latest of each shard.
     latest: Vec<(Tally, Ledger)>,
     /// Seconds that not all shards have reported.
-    open: BTreeMap<u32, (usize, Recording)>,
+    open: BTreeMap<u32, Open>,
     /// Shards that have said their last.
     ended: usize,
     pub(super) measured: Recording,
@@ -23,6 +24,14 @@ pub(super) struct Collected {
     before: Correctness,
     peak: u64,
     lowest: Option<u64>,
+}
+
+/// A second that is not complete.
+#[derive(Debug, Default)]
+struct Open {
+    reports: usize,
+    recording: Recording,
+    behind: Nanos,
 }
 
 /// Sums over all shards.
@@ -61,16 +70,19 @@ impl Collected {
         self.latest[report.shard] = (report.tally, report.ledger);
         self.measured.merge(&report.measured);
         self.unmeasured.merge(&report.unmeasured);
-        let (count, recording) = self.open.entry(report.second).or_default();
-        recording.merge(&report.measured);
-        recording.merge(&report.unmeasured);
-        *count += 1;
+        let open = self.open.entry(report.second).or_default();
+        open.recording.merge(&report.measured);
+        open.recording.merge(&report.unmeasured);
+        open.behind = open.behind.max(report.behind);
+        open.reports += 1;
         self.ended += usize::from(report.last);
-        if *count < self.latest.len() {
+        if open.reports < self.latest.len() {
             return None;
         }
-        let (_, recording) = self.open.remove(&report.second)?;
-        Some(self.point(report.second, phase, &recording))
+        let open = self.open.remove(&report.second)?;
+        let mut point = self.point(report.second, phase, &open.recording);
+        point.health.behind = open.behind as f64 / SECOND as f64;
+        Some(point)
     }
 
     /// Whether all shards have said their last.

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use super::collect::{Collected, Sum};
 use super::footprint::Gauge;
-use super::{Hooks, Shared, lock, reason};
+use super::{Hooks, Shared, Stage, lock, reason};
 use crate::clock::{self, Nanos, SECOND, length};
+use crate::doctor::Machine;
+use crate::health::{self, Evidence, Target, Watch};
+use crate::operation::Failure;
 use crate::outcome::{
-    Mark, Outcome, Phase, PhaseSeconds, Point, ReasonKind, SCHEMA, Snapshot, Step, Throughput,
+    Health, Mark, Outcome, Phase, PhaseSeconds, Point, ReasonKind, SCHEMA, Snapshot, Step,
+    Throughput,
 };
 use crate::plan::{Cut, Ladder, Load, Plan, Work};
 use crate::process::Usage;
@@ -25,9 +29,6 @@ const AHEAD: Nanos = SECOND / 10;
 
 /// A ramp in which nothing happens at all for this long will never be complete.
 const STANDSTILL: Nanos = 40 * SECOND;
-
-/// Share of what was begun that may be late before the load is another than the one asked for.
-const MAX_LATE: f64 = 0.01;
 
 /// Conducts one run.
 pub(super) struct Conductor {
@@ -44,6 +45,7 @@ pub(super) struct Conductor {
     end: Option<Nanos>,
     generator: Gauge,
     target: Gauge,
+    watch: Watch,
     marks: Vec<Mark>,
     phases: PhaseSeconds,
     steps: Vec<Step>,
@@ -83,6 +85,7 @@ impl Conductor {
             end: None,
             generator: Gauge::default(),
             target: Gauge::default(),
+            watch: Watch::new(),
             marks: Vec::new(),
             phases: PhaseSeconds::default(),
             steps: Vec::new(),
@@ -91,9 +94,7 @@ impl Conductor {
 
     /// The whole run.
     pub(super) fn conduct(mut self) -> Outcome {
-        let begin = self.begin;
-        self.swarm.tell(|| Order::Begin(begin));
-        let went_on = self.ramp() && self.fill();
+        let went_on = self.begin() && self.ramp() && self.fill();
         self.phases.ramp = self.seconds(self.begin, clock::now());
         if went_on {
             match self.plan.ladder.clone() {
@@ -103,6 +104,33 @@ impl Conductor {
         }
         self.drain();
         self.finish()
+    }
+
+    // ---- pace
+
+    /// Seconds count from here. `false`: it is over.
+    fn begin(&mut self) -> bool {
+        let let_on = self.pass(Stage::Start);
+        self.begin = let_on.unwrap_or_else(clock::now);
+        self.shared.begin.store(self.begin, Ordering::Relaxed);
+        let begin = self.begin;
+        self.swarm.tell(|| Order::Begin(begin));
+        let_on.is_some()
+    }
+
+    /// Waits to be let on, and then for the moment at which the stage begins; `None`: it is over.
+    fn pass(&mut self, stage: Stage) -> Option<Nanos> {
+        let Some(gate) = self.hooks.gate.clone() else { return Some(clock::now()) };
+        gate.arrive(stage);
+        loop {
+            let at = gate.opened(stage);
+            let until = at.unwrap_or_else(|| clock::now() + length(GLANCE));
+            match self.wait(until, |_| None) {
+                Ended::Stop => return None,
+                _ if at.is_some() => return at,
+                _ => {}
+            }
+        }
     }
 
     // ---- ramp
@@ -163,7 +191,7 @@ impl Conductor {
         if let Some(usage) = Usage::own() {
             self.generator.rest(live, usage.rss);
         }
-        if let Some(usage) = self.target_usage() {
+        if let Some(usage) = self.target().usage() {
             self.target.rest(live, usage.rss);
         }
         true
@@ -202,7 +230,8 @@ impl Conductor {
 
     /// Warm-up and the measured phase, which begins and ends with a second of the timeline.
     fn load(&mut self) {
-        let from = clock::now() + AHEAD;
+        let Some(let_on) = self.pass(Stage::Load) else { return };
+        let from = let_on + AHEAD;
         self.phase = Phase::WarmUp;
         let warm = from + length(self.plan.phases.warm_up);
         let measured = length(self.plan.phases.measured);
@@ -311,8 +340,9 @@ impl Conductor {
     /// Raises the load until it is too much. Every step is warmed up and measured like a run of its
     /// own; the outcome's figures are those of the last good one.
     fn climb(&mut self, ladder: &Ladder) {
+        let Some(let_on) = self.pass(Stage::Load) else { return };
         self.phase = Phase::WarmUp;
-        let from = clock::now() + AHEAD;
+        let from = let_on + AHEAD;
         self.swarm.tell(|| Order::Load(from));
         let mut judge = self.hooks.judge.take();
         let mut best: Option<(Recording, f64)> = None;
@@ -417,10 +447,15 @@ impl Conductor {
                 "a part of the generator did not give its last account".into(),
             );
         }
-        self.judge_schedule();
+        self.judge();
         let correctness = self.collected.sum().ledger.found;
         let throughput = self.measured_throughput();
-        let known = self.hooks.supervisor.is_some() || self.hooks.target_pid.is_some();
+        let known = !matches!(self.target(), Target::Unknown) || self.target.has_seen();
+        let mut generator = self.generator.footprint();
+        if let Some(bytes) = &mut generator.bytes_per_session {
+            // There before the first session, and so not in the slope.
+            *bytes += self.swarm.table_bytes() as f64 / self.plan.all_sessions().max(1) as f64;
+        }
         let outcome = Outcome {
             schema: SCHEMA,
             plan: self.plan.without_secrets(),
@@ -435,9 +470,10 @@ impl Conductor {
             unmeasured: self.collected.unmeasured,
             timeline: self.collected.timeline,
             marks: self.marks,
-            generator: self.generator.footprint(),
+            generator,
             target: known.then(|| self.target.footprint()),
             steps: self.steps,
+            generators: Vec::new(),
         };
         if let Err(error) = self.swarm.stop() {
             let detail = format!("a part of the generator did not end in order: {error}");
@@ -446,25 +482,18 @@ impl Conductor {
         outcome
     }
 
-    /// Was the load the one that was asked for?
-    fn judge_schedule(&mut self) {
-        let (mut late, mut dropped, mut begun) = (0, 0, 0);
-        for (_, record) in self.collected.measured.iter() {
-            late += record.late;
-            dropped += record.dropped;
-            if record.late + record.dropped > 0 {
-                begun += record.count() + record.failed();
-            }
-        }
-        if dropped > 0 {
-            let detail = format!("{dropped} of {} were never begun", begun + dropped);
-            self.invalidate(ReasonKind::DroppedSchedule, detail);
-        }
-        if late as f64 > MAX_LATE * begun as f64 {
-            let limit = self.plan.late_after;
-            let detail = format!("{late} of {begun} were begun more than {limit:?} too late");
-            self.invalidate(ReasonKind::LateSchedule, detail);
-        }
+    /// May the figures be believed?
+    fn judge(&mut self) {
+        let ends = self.collected.sum().tally.ends;
+        let open_files = Machine::look().open_files;
+        let found = health::reasons(&Evidence {
+            plan: &self.plan,
+            measured: &self.collected.measured,
+            points: &self.collected.timeline,
+            not_begun: ends.get(&Failure::CannotDial).copied().unwrap_or(0),
+            max_files: open_files.and_then(|limits| limits.soft),
+        });
+        lock(&self.shared.reasons).extend(found);
     }
 
     // ---- time
@@ -516,25 +545,34 @@ impl Conductor {
         if let Some(mut point) = self.collected.take(report, self.phase) {
             self.look_at_processes(&mut point);
             self.publish(&point);
+            if let Some(listener) = &mut self.hooks.listener {
+                listener(&point);
+            }
             self.collected.timeline.push(point);
         }
     }
 
     fn look_at_processes(&mut self, point: &mut Point) {
         let measured = point.phase == Phase::Measured;
+        let target = self.target();
         if let Some(Usage { rss, cpu_seconds }) = Usage::own() {
             point.generator_rss = rss;
             point.generator_cpu = self.generator.look(rss, cpu_seconds, measured);
         }
-        if let Some(Usage { rss, cpu_seconds }) = self.target_usage() {
+        if let Some(Usage { rss, cpu_seconds }) = target.usage() {
             point.target_rss = Some(rss);
             point.target_cpu = Some(self.target.look(rss, cpu_seconds, measured));
         }
+        let behind = point.health.behind;
+        point.health = Health { behind, ..self.watch.look(target.process()) };
     }
 
-    fn target_usage(&self) -> Option<Usage> {
-        let own = self.hooks.supervisor.as_ref().and_then(|supervisor| supervisor.pid());
-        Usage::of(own.or(self.hooks.target_pid)?)
+    /// The process of the target: ours, which may be another one by now, or the one that we were told.
+    fn target(&self) -> Target {
+        match self.hooks.supervisor.as_ref().and_then(|supervisor| supervisor.pid()) {
+            Some(process) => Target::Process(process),
+            None => self.hooks.target.clone(),
+        }
     }
 
     fn publish(&self, point: &Point) {

@@ -33,6 +33,11 @@ impl Gauge {
         used
     }
 
+    /// Whether it was ever looked at.
+    pub(super) fn has_seen(&self) -> bool {
+        self.peak > 0
+    }
+
     /// So many sessions are there, and everything has come to rest.
     pub(super) fn rest(&mut self, sessions: u64, rss: u64) {
         self.rests.push((sessions, rss));

@@ -9,19 +9,22 @@
 mod collect;
 mod conduct;
 mod footprint;
+mod gate;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock;
+use crate::health::Target;
 use crate::operation::Failure;
-use crate::outcome::{Outcome, Reason, ReasonKind, Snapshot, Step};
+use crate::outcome::{Outcome, Point, Reason, ReasonKind, Snapshot, Step};
 use crate::plan::{Cut, Plan, Work};
 use crate::swarm::{Probe, Swarm, SwarmError};
 use conduct::Conductor;
+pub use gate::{Gate, Stage};
 
 /// What can be done to a target that runs on this machine.
 pub trait Supervisor: Send {
@@ -50,13 +53,20 @@ pub trait Supervisor: Send {
 /// Says which objectives a step of a ladder breaks.
 pub type Judge = Box<dyn FnMut(&Step) -> Vec<String> + Send>;
 
+/// Hears of each second of a run when it is complete. It must not take long.
+pub type Listener = Box<dyn FnMut(&Point) + Send>;
+
 /// What a run may use beside its plan.
 #[derive(Default)]
 pub struct Hooks {
     /// The target, if it is ours.
     pub supervisor: Option<Box<dyn Supervisor>>,
-    /// Process of a target on this machine that is not ours, to see what it uses.
-    pub target_pid: Option<u32>,
+    /// What is known of the process of a target that is not ours.
+    pub target: Target,
+    /// Without one the run waits for nobody.
+    pub gate: Option<Gate>,
+    /// Hears of each second.
+    pub listener: Option<Listener>,
     /// For plans with a ladder; without it only errors break a step.
     pub judge: Option<Judge>,
 }
@@ -101,21 +111,22 @@ impl Run {
         let (swarm, reports) = Swarm::start(&plan)?;
         let patience = plan.answer_timeout + Duration::from_secs(2);
         swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
+        let begin = clock::now();
         let shared = Arc::new(Shared {
+            begin: AtomicU64::new(begin),
             stop: AtomicBool::new(false),
             snapshot: Mutex::new(Snapshot::default()),
             reasons: Mutex::new(Vec::new()),
         });
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = u64::try_from(started_ms.as_millis()).unwrap_or(u64::MAX);
-        let begin = clock::now();
         let conductor =
             Conductor::new(plan, swarm, reports, hooks, shared.clone(), (begin, started_ms));
         let thread = std::thread::Builder::new()
             .name("conductor".into())
             .spawn(move || conductor.conduct())
             .map_err(|error| RunError::Plan(format!("cannot start a thread: {error}")))?;
-        Ok(Handle { shared, thread, begin })
+        Ok(Handle { shared, thread })
     }
 }
 
@@ -123,11 +134,12 @@ impl Run {
 pub struct Handle {
     shared: Arc<Shared>,
     thread: JoinHandle<Outcome>,
-    begin: clock::Nanos,
 }
 
 /// What the conductor and everybody else see.
 struct Shared {
+    /// When seconds count from.
+    begin: AtomicU64,
     stop: AtomicBool,
     snapshot: Mutex<Snapshot>,
     reasons: Mutex<Vec<Reason>>,
@@ -137,7 +149,8 @@ impl Handle {
     /// How it goes. New once a second, but for the time.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = lock(&self.shared.snapshot).clone();
-        let elapsed = clock::now().saturating_sub(self.begin) as f64 / clock::SECOND as f64;
+        let begin = self.shared.begin.load(Ordering::Relaxed);
+        let elapsed = clock::now().saturating_sub(begin) as f64 / clock::SECOND as f64;
         let since = elapsed - snapshot.elapsed;
         snapshot.elapsed = elapsed;
         snapshot.remaining = snapshot.remaining.map(|left| (left - since).max(0.0));

@@ -58,6 +58,7 @@ pub(super) fn between_keys(
         problem("load.weights", "with these weights nobody does anything".into());
     }
     storm(scenario, &mut problem);
+    agents(scenario, &mut problem);
     if given("ramp.step") && given("ramp.factor") && scenario.ramp.step > 0.0 {
         let message = "`ramp.step` and `ramp.factor` are two ways to rise: give one";
         problem("ramp.step", message.into());
@@ -137,6 +138,35 @@ fn storm(scenario: &Scenario, problem: &mut impl FnMut(&'static str, String)) {
     }
 }
 
+fn agents(scenario: &Scenario, problem: &mut impl FnMut(&'static str, String)) {
+    let agents = &scenario.generator.agents;
+    if agents.is_empty() {
+        if scenario.generator.agent_secret.is_some() {
+            let message = "`generator.agent_secret` is for agents, and there are none".into();
+            problem("generator.agent_secret", message);
+        }
+        return;
+    }
+    if agents.iter().enumerate().any(|(at, agent)| agents[..at].contains(agent)) {
+        problem("generator.agents", "an agent is named twice".into());
+    }
+    let local = |host: &str| {
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    if scenario.target.spawn && agents.iter().any(|agent| !local(&agent.host)) {
+        problem(
+            "target.spawn",
+            "a gateway that is started here listens on the loopback, where agents on other machines \
+             do not reach it: start one yourself and name it (--target)"
+                .into(),
+        );
+    }
+    if matches!(scenario.load.cut, CutKind::Kill | CutKind::Stop) {
+        let message = "agents cannot kill or stop a gateway: take \"close\" or \"await\"".into();
+        problem("load.cut", message);
+    }
+}
+
 fn target(
     scenario: &Scenario,
     places: &HashMap<&'static str, String>,
@@ -154,6 +184,7 @@ fn target(
             "target.data",
             "target.server_name",
             "target.pid",
+            "target.metrics_url",
             "users.key",
             "users.tokens",
         ];

@@ -4,7 +4,8 @@ use super::program::Program;
 use super::value::{ArrivalKind, CutKind, Weights};
 use super::{Resolved, Scenario};
 use crate::plan::{
-    Arrival, Credentials, Cut, Fleet, Ladder, Load, Manners, Phases, Plan, Rise, Traffic, Work,
+    Arrival, Bounds, Credentials, Cut, Fleet, Ladder, Load, Manners, Phases, Plan, Rise, Traffic,
+    Work,
 };
 use crate::scenario::source::Problems;
 
@@ -43,6 +44,7 @@ impl Scenario {
             answer_timeout: generator.answer_timeout,
             max_connecting: generator.max_connecting as usize,
             seed: generator.seed,
+            bounds: Bounds { late: generator.max_late, shard_cpu: generator.max_thread_cpu },
             ..Plan::new(self.name(), target, identity)
         };
         match &plan.identity.credentials {

@@ -9,7 +9,7 @@ use super::program::Program::{self, Chat, Churn, Group, Hold, Mixed, Ramp, Storm
 use super::quantity::{Bytes, Range, count, decimal, share, span, whole};
 use super::rule::{
     Flag, Folder, Hosts, Objectives, OneOf, OptionalFile, OptionalFolder, OptionalHost,
-    OptionalText, RunId, Settings, Text, WeightsRule,
+    OptionalText, OptionalUrl, RunId, Settings, Text, WeightsRule,
 };
 use super::table::settings;
 use super::value::{ArrivalKind, CutKind, HostPort, Weights};
@@ -81,6 +81,11 @@ settings! {
         /// Process of a gateway on this machine whose memory and processor time are reported. 0:
         /// none; a started gateway is known without.
         pid("target.pid", "target-pid", ALL): u64 = 0, whole("PID", 0, u32::MAX as u64);
+        /// Where a gateway elsewhere exposes the figures of its process for Prometheus
+        /// (process_cpu_seconds_total, process_resident_memory_bytes): http://HOST:PORT/metrics.
+        /// They are asked for once a second.
+        metrics_url("target.metrics_url", "target-metrics", ALL): Option<String>
+            = None, OptionalUrl;
     }
 
     /// Who the users are. Without a key and without tokens the development key of `target.data`
@@ -199,6 +204,12 @@ settings! {
 
     /// This program itself.
     ["generator"] generator: GeneratorKeys {
+        /// Other machines that make the load, each with an equal share of it: `skein-load agent` runs
+        /// there. This one only conducts.
+        agents("generator.agents", "agents", ALL): Vec<HostPort> = Vec::new(), Hosts("an agent");
+        /// A file with the secret that the agents were started with.
+        agent_secret("generator.agent_secret", "agent-secret", ALL): Option<PathBuf>
+            = None, OptionalFile;
         /// Threads, each with a socket and a share of the sessions. 0: one per core.
         shards("generator.shards", "shards", ALL): u64 = 0, whole("COUNT", 0, 256);
         /// What is begun later than this after it was due counts as late.
@@ -213,6 +224,12 @@ settings! {
         /// Handshakes and logins under way at once.
         max_connecting("generator.max_connecting", "max-connecting", ALL): u64
             = 1024, count(1_000_000);
+        /// Share of what was begun that may be late. With more the run is invalid: the load was
+        /// another than the one that was asked for.
+        max_late("generator.max_late", "max-late", ALL): f64 = 0.01, share();
+        /// Share of a core that a thread of this program may use while it is measured. With more
+        /// the run is invalid: it is about this program.
+        max_thread_cpu("generator.max_thread_cpu", "max-thread-cpu", ALL): f64 = 0.95, share();
         /// Of everything that is drawn: arrivals, think times, sizes, who is slow.
         seed("generator.seed", "seed", ALL): u64 = 1, whole("NUMBER", 0, i64::MAX as u64);
     }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::value::{Choice, HostPort, Weights};
+use crate::control::MetricsUrl;
 use crate::nearest::nearest;
 use crate::objective::Objective;
 
@@ -330,6 +331,28 @@ impl Rule<Option<HostPort>> for OptionalHost {
     }
     fn range(&self) -> String {
         "host and port, such as \"127.0.0.1:9464\", \"\" for none".into()
+    }
+}
+
+/// Address of a page; an empty one is none.
+pub(crate) struct OptionalUrl;
+
+impl Rule<Option<String>> for OptionalUrl {
+    fn read(&self, input: &Input) -> Result<Option<String>, String> {
+        match input.text() {
+            Some("") => Ok(None),
+            Some(text) if MetricsUrl::parse(text).is_some() => Ok(Some(text.to_owned())),
+            _ => Err(format!("must be {}", self.range())),
+        }
+    }
+    fn print(&self, value: &Option<String>) -> String {
+        quoted(value.as_deref().unwrap_or_default())
+    }
+    fn value_name(&self) -> &'static str {
+        "URL"
+    }
+    fn range(&self) -> String {
+        "an address such as \"http://10.0.0.5:9464/metrics\", \"\" for none".into()
     }
 }
 

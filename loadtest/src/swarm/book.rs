@@ -45,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) tally: Tally,
     /// Since the start.
     pub(crate) ledger: Ledger,
+    /// How long after the end of the second this was said.
+    pub(crate) behind: Nanos,
     /// There are no more.
     pub(crate) last: bool,
 }
@@ -99,7 +101,7 @@ impl Book {
         let (measured, unmeasured) =
             (std::mem::take(&mut self.measured), std::mem::take(&mut self.unmeasured));
         let (tally, ledger) = (self.tally.clone(), self.ledger);
-        Report { shard, second, measured, unmeasured, tally, ledger, last }
+        Report { shard, second, measured, unmeasured, tally, ledger, behind: 0, last }
     }
 
     /// What was due belongs to the measured phase if its time does, however long it took: the

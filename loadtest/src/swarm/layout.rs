@@ -80,6 +80,16 @@ impl Tables {
         tables
     }
 
+    /// Bytes of it.
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = [
+            size_of_val(&self.sessions[..]),
+            size_of_val(&self.lines[..]),
+            size_of_val(&self.channels[..]),
+        ];
+        sizes.into_iter().sum::<usize>() as u64
+    }
+
     /// Marks shares of the sessions as slow and as silent.
     fn mark(&mut self, sessions: Range<u32>, (slow, silent): (f64, f64), seed: u64) {
         if slow + silent <= 0.0 {

@@ -20,6 +20,7 @@ mod shard;
 mod traffic;
 mod wire;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -117,6 +118,7 @@ pub(crate) struct Probe {
 pub(crate) struct Swarm {
     engine: Engine<Order>,
     mailboxes: Vec<Mailbox<Order>>,
+    tables: Arc<AtomicU64>,
 }
 
 impl Swarm {
@@ -154,11 +156,14 @@ impl Swarm {
         let (mint, users) = Mint::start(&plan.identity, plan.users(), TOKEN_THREADS, deliver)?;
         let (reports, receiver) = channel();
         let mark: u64 = rand::random();
+        let laid_out = Arc::new(AtomicU64::new(0));
         let make = {
             let plan = plan.clone();
+            let laid_out = laid_out.clone();
             move |shard| {
                 let place = Place { shard, shards };
                 let tables = Tables::lay_out(&plan, place, users.are_new());
+                laid_out.fetch_add(tables.bytes(), Ordering::Relaxed);
                 let context = Context {
                     plan: plan.clone(),
                     users: users.clone(),
@@ -171,12 +176,17 @@ impl Swarm {
             }
         };
         let engine = bound.start(make)?;
-        Ok((Self { engine, mailboxes }, receiver))
+        Ok((Self { engine, mailboxes, tables: laid_out }, receiver))
     }
 
     /// Number of shards.
     pub(crate) fn shards(&self) -> usize {
         self.mailboxes.len()
+    }
+
+    /// Bytes of the tables that are there from the beginning, for all sessions of the plan.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
     }
 
     /// Tells all shards.

@@ -230,12 +230,10 @@ impl Shard {
         while let Some((at, second)) = self.next_report
             && at <= now
         {
+            let mut report = self.book.report(self.context.place.shard, second, false);
+            report.behind = now - at;
             // Nobody listens any more once the run is over.
-            let _ = self.context.reports.send(self.book.report(
-                self.context.place.shard,
-                second,
-                false,
-            ));
+            let _ = self.context.reports.send(report);
             self.next_report = Some((at + SECOND, second + 1));
         }
     }

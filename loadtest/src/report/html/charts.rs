@@ -135,7 +135,33 @@ pub(super) fn health(summary: &Summary) -> Vec<Markup> {
         time.known(|slot| slot.gateway_rss_bytes.map(as_f64)),
         time.line(|slot| slot.generator_rss_bytes as f64),
     ));
-    [cpu, memory].iter().filter_map(Chart::draw).collect()
+    let mut threads = time.chart("Generator's threads", show_share, Scale::Linear);
+    threads.note = "Of the time of one core. A thread that is busy all the time makes every figure \
+                    one of the generator.";
+    let threads = threads.with([
+        ("waits for a core", "s4", time.line(|slot| slot.starved_thread)),
+        ("busiest", "s1", time.line(|slot| slot.busiest_thread)),
+    ]);
+    let seconds = f64::from(summary.timeline.slot_seconds);
+    let drops = time.chart("UDP datagrams dropped per second", show_count, Scale::Linear).with([
+        ("whole machine", "s2", time.line(|slot| slot.machine_udp_drops as f64 / seconds)),
+        (
+            "gateway's sockets",
+            "s0",
+            time.known(|slot| slot.gateway_socket_drops.map(|drops| drops as f64 / seconds)),
+        ),
+        (
+            "generator's sockets",
+            "s1",
+            time.line(|slot| slot.generator_socket_drops as f64 / seconds),
+        ),
+    ]);
+    let free = time.chart("Memory that can be had", show_bytes, Scale::Linear).with([(
+        "available",
+        "s0",
+        time.known(|slot| slot.memory_available_bytes.map(as_f64)),
+    )]);
+    [cpu, memory, threads, drops, free].iter().filter_map(Chart::draw).collect()
 }
 
 /// Latency by load, of a ramp.
@@ -306,6 +332,10 @@ fn show_decimal(value: f64) -> String {
 /// A size in binary units.
 pub(super) fn show_bytes(value: f64) -> String {
     bytesize::ByteSize(value as u64).display().iec().to_string()
+}
+
+fn show_share(value: f64) -> String {
+    format!("{:.0}%", value * 100.0)
 }
 
 fn show_seconds(at: f64) -> String {

@@ -11,7 +11,7 @@ mod scale;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::charts::{show_bytes, show_count};
-use super::summary::{Latency, OperationSummary, Part, Summary};
+use super::summary::{HealthSummary, Latency, OperationSummary, Part, Summary};
 use super::table;
 use crate::objective::show_us;
 use crate::operation::Operation;
@@ -304,12 +304,45 @@ fn health(summary: &Summary) -> Markup {
                 }
             } }
         } }
+        div.side { table {
+            thead { tr { th { "While it was measured" } th { "" } } }
+            tbody { @for (name, value) in machine(&summary.health) {
+                tr { td { (name) } td { (value) } }
+            } }
+        } }
         @if summary.gateway.is_none() {
             p.note {
-                "Nothing is known of the gateway's process. On this machine: --target-pid PID."
+                "Nothing is known of the gateway's process. On this machine: --target-pid PID; \
+                 elsewhere, where it exposes them: --target-metrics URL."
             }
         }
     }
+}
+
+fn machine(health: &HealthSummary) -> Vec<(&'static str, String)> {
+    let percent = |share: f64| format!("{:.0}% of a core", share * 100.0);
+    let memory = health.least_memory_available_bytes;
+    vec![
+        ("generator: busiest thread", percent(health.busiest_thread)),
+        ("generator: a thread waited for a core", percent(health.starved_thread)),
+        ("generator: longest standstill", format!("{:.1} s", health.standstill_seconds)),
+        ("generator: datagrams dropped at its sockets", health.socket_drops.to_string()),
+        (
+            "gateway: datagrams dropped at its sockets",
+            health.gateway_socket_drops.map_or_else(|| "-".into(), |drops| drops.to_string()),
+        ),
+        (
+            "machine: datagrams dropped, of those received",
+            format!("{} of {}", health.machine_udp_drops, health.machine_udp_received),
+        ),
+        ("machine: datagrams not sent for want of room", health.machine_udp_unsent.to_string()),
+        (
+            "machine: least memory available",
+            memory.map_or_else(|| "-".into(), |bytes| show_bytes(bytes as f64)),
+        ),
+        ("machine: swapped", show_bytes(health.swapped_bytes as f64)),
+        ("generator: most descriptors open", health.most_open_files.to_string()),
+    ]
 }
 
 fn details(outcome: &Outcome) -> Markup {

@@ -36,7 +36,8 @@ impl Span {
         Some(match scale {
             Scale::Linear => {
                 // A line along the upper edge would look cut off.
-                let room = (high * HEADROOM).max(f64::MIN_POSITIVE);
+                // Nothing but zeros lies along the bottom.
+                let room = if high > 0.0 { high * HEADROOM } else { 1.0 };
                 let step = step(room);
                 Self { scale, low: 0.0, high: step * (room / step).ceil().max(1.0) }
             }

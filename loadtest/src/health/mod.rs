@@ -1,0 +1,21 @@
+//! Is the generator itself the limit? Then whatever it measured is about itself, and the run is
+//! invalid.
+//!
+//! ```text
+//! once a second:  counters (/proc) -> Watch -> Health of the second's Point
+//!                 target: its process, or the figures that it exposes -> the same Point
+//! at the end:     rules(points, recording, bounds) -> reasons
+//! ```
+//!
+//! The rules are plain functions over what was sampled; nothing of them needs a running generator.
+
+mod counters;
+mod rules;
+mod scrape;
+mod target;
+mod watch;
+
+pub use rules::{Evidence, reasons};
+pub use scrape::{NoFigures, figures};
+pub use target::{Scraped, Target};
+pub use watch::Watch;
