@@ -79,9 +79,12 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Goose says which of its thresholds failed; what holds and what does not is said by our own report.
+const QUIET: &str = "error,goose=off";
+
 /// What goes wrong inside is written to standard error; `SKEIN_LOG` asks for more.
 fn log() {
-    let level = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let level = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
     let subscriber = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr);
     // Only a second one is refused.
     let _ = subscriber.try_init();
