@@ -200,15 +200,14 @@ fn trial(report: &Path, more: &[&str]) -> Command {
         "500ms",
         "--settle",
         "0s",
-        "--late-after",
-        "5s",
-        "--drop-after",
-        "30s",
         "--shards",
         "1",
         "--report",
         &report,
     ];
+    if !more.contains(&"--late-after") {
+        arguments.extend(["--late-after", "5s", "--drop-after", "30s"]);
+    }
     arguments.extend(more);
     command(&arguments)
 }
@@ -229,7 +228,8 @@ fn one_command_makes_a_report_that_can_be_compared_and_merged() {
     assert_eq!((found["valid"].as_bool(), found["passed"].as_bool()), (Some(true), Some(true)));
     assert_eq!(found["connected"], 10);
     assert!(found["operations"]["send_ack"]["count"].as_u64() >= Some(50), "{found}");
-    for file in ["report.html", "outcome.json", "send_ack.hlog", "deliver.service.hlog"] {
+    let files = ["report.html", "outcome.json", "goose.html", "goose.json", "send_ack.hlog"];
+    for file in files.into_iter().chain(["deliver.service.hlog"]) {
         assert!(path("a").join(file).exists(), "{file}");
     }
     let missed = trial(&path("b"), &["--for", "1s", "--json", "--objective", "rate>=100000"]);
@@ -331,4 +331,24 @@ fn a_gateway_that_refuses_the_tokens_is_told() {
     gateway.kill().unwrap();
     gateway.wait().unwrap();
     assert_ends(&output, Exit::CouldNotRun, &["the target refused the first login"]);
+}
+
+/// Nothing is due later than what is allowed for; then the program itself stands still.
+#[test]
+fn a_generator_that_stood_still_says_that_its_run_is_invalid() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let mut run = trial(&report, &["--for", "6s", "--late-after", "1s", "--drop-after", "1500ms"]);
+    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("measured")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    kill_process(pid, Signal::CONT).unwrap();
+    let output = wait(child);
+    assert_ends(&output, Exit::Invalid, &["INVALID dropped_schedule", "INVALID late_schedule"]);
+    let found = summary(&report);
+    assert!(found["health"]["standstill_seconds"].as_f64() > Some(1.5), "{}", found["health"]);
 }

@@ -23,8 +23,8 @@ use crate::operation::Operation;
 use crate::outcome::{self, Outcome};
 
 pub use summary::{
-    HealthSummary, Latency, MarkSummary, OperationSummary, Part, PhaseLengths, Process, Reason,
-    SCHEMA, StepSummary, Summary, schema,
+    AgentSummary, HealthSummary, Latency, MarkSummary, OperationSummary, Part, PhaseLengths,
+    Process, Reason, SCHEMA, StepSummary, Summary, schema,
 };
 pub use table::table;
 pub use timeline::{Slot, SlotOperation, Timeline};

@@ -11,7 +11,7 @@ use super::timeline::{Slot, Timeline};
 use crate::exit::Exit;
 use crate::objective::{Objective, Verdict};
 use crate::operation::Operation;
-use crate::outcome::{Footprint, Health, Outcome, Phase, Point};
+use crate::outcome::{Footprint, Generator, Health, Outcome, Phase, Point};
 use crate::packed::NotAHistogram;
 use crate::record::{OperationRecord, Recording};
 
@@ -97,6 +97,9 @@ pub struct Summary {
     /// valid.
     #[serde(default)]
     pub health: HealthSummary,
+    /// The machines that made the load, if these were several.
+    #[serde(default)]
+    pub agents: Vec<AgentSummary>,
     /// Lengths of the phases, seconds.
     pub phases: PhaseLengths,
     /// Every operation by name: connect, login, send_ack, deliver, fan_out, sync, resume.
@@ -148,6 +151,21 @@ pub struct Process {
     pub cpu_seconds: f64,
     /// The same divided by the length of the phase: cores in use.
     pub cpu_cores: f64,
+}
+
+/// One of several machines that made the load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentSummary {
+    /// Its address.
+    pub name: String,
+    /// Whether it found nothing against its own figures.
+    pub valid: bool,
+    /// Its sessions when the measured phase ended.
+    pub connected: u64,
+    /// Messages acknowledged to it a second in the measured phase.
+    pub acked_per_second: f64,
+    /// Memory and processor time of the generator there.
+    pub generator: Process,
 }
 
 /// How the generator and its machine fared in the measured phase. Of several machines counts are sums
@@ -325,6 +343,7 @@ impl Summary {
             gateway: outcome.target.as_ref().map(|target| Process::new(target, seconds)),
             generator: Process::new(&outcome.generator, seconds),
             health: HealthSummary::new(&outcome.timeline),
+            agents: outcome.generators.iter().map(|one| AgentSummary::new(one, seconds)).collect(),
             phases: PhaseLengths {
                 ramp: outcome.phases.ramp,
                 warm_up: outcome.phases.warm_up,
@@ -410,6 +429,18 @@ impl Process {
             peak_rss_bytes: footprint.peak_rss,
             cpu_seconds: footprint.cpu_seconds,
             cpu_cores: if seconds > 0.0 { footprint.cpu_seconds / seconds } else { 0.0 },
+        }
+    }
+}
+
+impl AgentSummary {
+    fn new(generator: &Generator, seconds: f64) -> Self {
+        Self {
+            name: generator.name.clone(),
+            valid: generator.valid,
+            connected: generator.connected,
+            acked_per_second: generator.throughput.acked,
+            generator: Process::new(&generator.footprint, seconds),
         }
     }
 }

@@ -310,6 +310,26 @@ fn health(summary: &Summary) -> Markup {
                 tr { td { (name) } td { (value) } }
             } }
         } }
+        @if !summary.agents.is_empty() {
+            div.side { table {
+                thead { tr {
+                    th { "Generator" } th { "" } th { "sessions" } th { "acknowledged/s" }
+                    th { "bytes a session" } th { "most memory" } th { "cores in use" }
+                } }
+                tbody { @for agent in &summary.agents {
+                    @let process = &agent.generator;
+                    tr {
+                        td { (agent.name) }
+                        @if agent.valid { td.good { "valid" } } @else { td.bad { "invalid" } }
+                        td { (agent.connected) }
+                        td { (format!("{:.1}", agent.acked_per_second)) }
+                        td { (process.bytes_per_session.map_or("-".into(), |b| format!("{b:.0}"))) }
+                        td { (show_bytes(process.peak_rss_bytes as f64)) }
+                        td { (format!("{:.2}", process.cpu_cores)) }
+                    }
+                } }
+            } }
+        }
         @if summary.gateway.is_none() {
             p.note {
                 "Nothing is known of the gateway's process. On this machine: --target-pid PID; \
