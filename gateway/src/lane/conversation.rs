@@ -1,5 +1,6 @@
 //! One conversation in memory: its window, what waits for the store, and its members' cursors.
 
+use skein_protocol::cursor::Mark;
 use skein_protocol::server::Send;
 use skein_protocol::{Code, ConversationId, DeviceId, Seq, UserId};
 use skein_storage::{Append, MAX_APPEND_RECORDS, Record};
@@ -74,6 +75,9 @@ pub(super) struct Conversation {
     head: Seq,
     /// Last durable number that is known to exist; above `head` if another gateway has written on.
     known: Seq,
+    /// Up to where the members' sessions know that there is something; 0 after a load, although
+    /// they may know more.
+    told: Seq,
     /// Every number up to the last one given.
     window: Window,
     /// Submitted: numbers `head + 1` and on.
@@ -95,6 +99,7 @@ impl Conversation {
             marks: Marks::new(loaded.members, loaded.cursors),
             head: loaded.extent.head,
             known: loaded.extent.head,
+            told: 0,
             window: Window::new(loaded.extent.head, loaded.tail, dedup_window),
             in_flight: Vec::new(),
             ticket: Ticket::default(),
@@ -121,6 +126,18 @@ impl Conversation {
         is_news
     }
 
+    /// The members' sessions must know that the log reaches to `seq`: what tells them, if they may
+    /// not. A message can be in the log without having been pushed by this lane: its append has
+    /// survived a gateway that did not, or is another gateway's.
+    pub(super) fn tell(&mut self, conversation: ConversationId, seq: Seq) -> Option<Effect> {
+        if seq <= self.told {
+            return None;
+        }
+        self.told = self.known;
+        let mark = Mark { conversation, seq: self.known };
+        Some(Effect::Grown(mark, self.marks.members().clone()))
+    }
+
     pub(super) fn has_member(&self, user: &UserId) -> bool {
         self.marks.members().contains(user)
     }
@@ -139,7 +156,11 @@ impl Conversation {
     }
 
     pub(super) fn peek(&self) -> Peek {
-        Peek { members: self.marks.members().clone(), cursors: self.marks.cursors().to_vec() }
+        Peek {
+            known: self.known,
+            members: self.marks.members().clone(),
+            cursors: self.marks.cursors().to_vec(),
+        }
     }
 
     /// Whether nothing would be lost, but for cursors that the store does not take if `in_need`;
@@ -218,6 +239,7 @@ impl Conversation {
         if seq <= self.head {
             let (conn, client_msg_id) = (origin.conn, send.client_msg_id.clone());
             effects.push(Effect::Ack(Ack { conn, client_msg_id, conversation, seq, time_ms }));
+            effects.extend(self.tell(conversation, seq));
             return true;
         }
         // Numbers above the head are in flight, then waiting, without a gap.
@@ -305,6 +327,7 @@ impl Conversation {
             effects.push(Effect::Deliver(Delivery { conversation, record, members, origin }));
         }
         self.known = self.known.max(self.head);
+        self.told = self.told.max(self.head);
         self.window.trim(self.head);
         freed
     }

@@ -1,11 +1,9 @@
 //! What a lane does with cursors: it raises them, writes them behind, and loses none that it has
 //! taken, whatever becomes of their conversation.
 
-use skein_protocol::cursor::Mark;
 use skein_protocol::{ConversationId, Seq};
 use skein_storage::{CursorUpdate, Extent, StoreError};
 
-use super::conversation::Conversation;
 use super::marks::{Claim, Marks};
 use super::{Command, CursorKind, Effect, Lane, Origin, Slot};
 
@@ -46,10 +44,11 @@ impl Lane {
             // Loaded anew after a conflict, and the claims wait for that.
             return;
         };
-        if extent.is_ok_and(|extent| state.learn(extent.head)) {
-            effects.push(grown(conversation, state));
-        }
+        let is_news = extent.is_ok_and(|extent| state.learn(extent.head));
         let known = state.known();
+        if is_news {
+            effects.extend(state.tell(conversation, known));
+        }
         let (claims, again) = state.marks.decide(known);
         for Claim { origin, kind, seq, .. } in claims {
             // What is still past the head is not true, or the store does not answer.
@@ -108,10 +107,4 @@ impl Lane {
         let room = self.config.max_unwritten.saturating_sub(self.orphans.len());
         self.orphans.extend(updates.into_iter().take(room));
     }
-}
-
-/// Tells the members how far a conversation has grown elsewhere.
-pub(super) fn grown(conversation: ConversationId, state: &Conversation) -> Effect {
-    let mark = Mark { conversation, seq: state.known() };
-    Effect::Grown(mark, state.marks.members().clone())
 }

@@ -192,9 +192,10 @@ impl Lane {
         self.bytes -= queue.iter().map(size_of_command).sum::<usize>();
         match loaded {
             Ok(Some(loaded)) => {
-                let state = Conversation::new(loaded, self.config.dedup_window);
+                let mut state = Conversation::new(loaded, self.config.dedup_window);
                 if grown {
-                    effects.push(cursors::grown(conversation, &state));
+                    let known = state.known();
+                    effects.extend(state.tell(conversation, known));
                 }
                 self.slots.insert(conversation, Slot::Ready(Box::new(state)));
                 self.clock.push_back(conversation);

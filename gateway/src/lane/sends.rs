@@ -47,6 +47,9 @@ impl Lane {
                     seq,
                     time_ms,
                 }));
+                if let Some(Slot::Ready(state)) = self.slots.get_mut(&scan.conversation) {
+                    effects.extend(state.tell(scan.conversation, seq));
+                }
                 continue;
             }
             // What was looked for is known not to be there, so what is there is not read again

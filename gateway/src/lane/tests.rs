@@ -97,6 +97,8 @@ struct Model {
     open: Vec<Effect>,
     sent: [Vec<Sent>; DEVICES],
     delivered: Vec<Seq>,
+    /// Up to where the members' sessions have heard that there is something.
+    told: Seq,
     /// Sends so far; each has a connection of its own.
     asked: u64,
     /// Those that wait for an answer.
@@ -168,12 +170,17 @@ impl World {
     }
 
     fn take(&mut self, effects: Vec<Effect>) {
+        let mut acknowledged = 0;
         for effect in effects {
             match effect {
-                Effect::Ack(ack) => self.check_ack(&ack),
+                Effect::Ack(ack) => {
+                    acknowledged = acknowledged.max(ack.seq);
+                    self.check_ack(&ack);
+                }
                 Effect::Deliver(delivery) => {
                     let in_log = &self.model.log[delivery.record.seq as usize - 1];
                     assert_eq!(*in_log, delivery.record, "pushed before it was durable");
+                    self.model.told = self.model.told.max(delivery.record.seq);
                     self.model.delivered.push(delivery.record.seq);
                 }
                 Effect::Receipt(receipt) => {
@@ -183,10 +190,16 @@ impl World {
                 }
                 Effect::Refuse(conn, _) => self.check_answer(conn),
                 Effect::Head(..) => {}
-                Effect::Grown(mark, _) => assert_eq!(mark.seq, self.head(), "not the head"),
+                Effect::Grown(mark, members) => {
+                    assert!(mark.seq <= self.head(), "a head that the log has not reached");
+                    assert_eq!(Some(&members[..]), self.model.members.as_deref());
+                    self.model.told = self.model.told.max(mark.seq);
+                }
                 effect => self.model.open.push(effect),
             }
         }
+        let told = self.model.told;
+        assert!(acknowledged <= told, "{acknowledged} is acknowledged, and others know of {told}");
     }
 
     fn check_ack(&mut self, ack: &Ack) {
@@ -343,6 +356,8 @@ impl World {
     }
 
     fn crash(&mut self, reaches: bool) {
+        // Everybody connects again and asks for all heads; what was on its way comes after that.
+        self.model.told = self.head();
         for effect in std::mem::take(&mut self.model.open) {
             if let (Effect::Append(append), true) = (effect, reaches) {
                 let _ = self.append(append);

@@ -60,7 +60,7 @@ pub enum Effect {
     Receipt(Receipt),
     /// Tell one session that a conversation has grown to this head.
     Head(ConnId, Mark),
-    /// The same for all sessions of these users: another gateway has written on.
+    /// The same for all sessions of these users: there is something that was not pushed to them.
     Grown(Mark, Arc<[UserId]>),
     /// Read how far the log reaches, then call [`Lane::handle_looked`](super::Lane::handle_looked).
     Look(ConversationId),
@@ -156,6 +156,8 @@ pub struct Receipt {
 /// What a loaded conversation knows.
 #[derive(Debug, Clone)]
 pub struct Peek {
+    /// Last number that is known to be durable.
+    pub known: Seq,
     /// Members in order of the cursors.
     pub members: Arc<[UserId]>,
     /// Their cursors.

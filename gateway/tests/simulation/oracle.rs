@@ -2,6 +2,7 @@
 //! remembers what they did; it knows nothing of how the gateway works.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use skein_protocol::client::{Event, HistoryRequest, Message, ReceiptKind, Start, Target};
 use skein_protocol::{ConversationId, Seq, UserId};
@@ -62,6 +63,10 @@ pub(crate) struct Oracle {
     read_here: Vec<BTreeMap<ConversationId, Seq>>,
     /// Cursors on disk since the last crash.
     cursors: HashMap<(UserId, ConversationId), CursorPair>,
+    /// Since when each device has been connected without a break.
+    live_since: Vec<Option<Instant>>,
+    /// What was acknowledged, where and when.
+    acks: Vec<(ConversationId, Seq, Instant)>,
     /// With the heads of all logs at the time of the request.
     histories: HashMap<(usize, u64), (HistoryRequest, BTreeMap<ConversationId, Seq>)>,
     /// The first thing that was wrong.
@@ -87,6 +92,8 @@ impl Oracle {
             starts: vec![0; devices.len()],
             seen: vec![BTreeMap::new(); devices.len()],
             read_here: vec![BTreeMap::new(); devices.len()],
+            live_since: vec![None; devices.len()],
+            acks: Vec::new(),
             devices,
             conversations,
             sent: HashMap::new(),
@@ -167,6 +174,7 @@ impl Oracle {
     /// The application was started with these positions.
     pub(crate) fn handle_started(&mut self, device: usize, at: BTreeMap<ConversationId, Seq>) {
         self.seen[device] = at;
+        self.live_since[device] = None;
         self.starts[device] += 1;
         self.read_here[device].clear();
         self.histories.retain(|(other, _), _| *other != device);
@@ -208,7 +216,13 @@ impl Oracle {
 
     // ---- what applications hear
 
-    pub(crate) fn handle_event(&mut self, at: usize, event: Event, disk: &Disk) {
+    pub(crate) fn handle_event(&mut self, at: usize, event: Event, disk: &Disk, now: Instant) {
+        match &event {
+            Event::Connected { .. } => self.live_since[at] = Some(now),
+            Event::Disconnected { .. } => self.live_since[at] = None,
+            Event::Acked { conversation, seq, .. } => self.acks.push((*conversation, *seq, now)),
+            _ => {}
+        }
         match event {
             Event::Message { message, sent_here } => self.message(at, message, sent_here, disk),
             Event::Acked { id, conversation, seq, .. } => {
@@ -440,6 +454,44 @@ impl Oracle {
     }
 
     // ---- the end
+
+    /// In peace everybody hears of what is acknowledged, without another message and without
+    /// connecting anew. Looks at what was acknowledged since then, long enough ago.
+    pub(crate) fn check_told(&mut self, peace: Option<Instant>, long_ago: Instant) {
+        let acks = std::mem::take(&mut self.acks);
+        let (old, acks): (Vec<_>, _) = acks.into_iter().partition(|(.., at)| *at <= long_ago);
+        self.acks = acks;
+        for (id, seq, acked) in old {
+            let Some((_, members)) = self.conversations.iter().find(|(known, _)| *known == id)
+            else {
+                continue;
+            };
+            let members = members.clone();
+            for at in 0..self.devices.len() {
+                let Who { user, start, .. } = &self.devices[at];
+                let seen = self.seen[at].get(&id).copied();
+                let has = match (seen, start) {
+                    (None, Start::Delivered) => true,
+                    (seen, _) => seen.unwrap_or(0).max(self.expired(id)) >= seq,
+                };
+                let was_there = self.live_since[at].is_some_and(|since| since <= acked);
+                if peace.is_some_and(|peace| acked >= peace)
+                    && was_there
+                    && members.contains(user)
+                    && !has
+                {
+                    let name = self.name(at);
+                    self.fail(format!("{name} was never told of {seq} in {id}, and has {seen:?}"));
+                }
+            }
+        }
+    }
+
+    /// Something that was acknowledged not long enough ago.
+    pub(crate) fn untold_acks(&self) -> Option<String> {
+        let (id, seq, _) = self.acks.first()?;
+        Some(format!("{seq} in {id} was acknowledged just now"))
+    }
 
     /// A message that is neither acknowledged nor refused.
     pub(crate) fn unanswered(&self, installations: &[u32]) -> Option<String> {

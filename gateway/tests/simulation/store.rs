@@ -74,6 +74,8 @@ pub(crate) struct Disk {
     pub(crate) conflicts: AtomicU64,
     /// Appends that were held back.
     pub(crate) held: AtomicU64,
+    /// Appends that came after their gateway had gone.
+    pub(crate) late: AtomicU64,
 }
 
 struct Trouble {
@@ -97,8 +99,8 @@ struct Pending {
 impl Disk {
     pub(crate) fn new(random: Random, bug: Option<Bug>) -> Arc<Self> {
         let trouble = Mutex::new(Trouble { random, failing_reads: 0, held: 0 });
-        let (limbo, conflicts, held) = Default::default();
-        Arc::new(Self { memory: Arc::default(), bug, trouble, limbo, conflicts, held })
+        let (limbo, conflicts, held, late) = Default::default();
+        Arc::new(Self { memory: Arc::default(), bug, trouble, limbo, conflicts, held, late })
     }
 
     /// The disk as one of the gateways has it.
@@ -149,6 +151,8 @@ impl Disk {
         }
         if append.first <= self.head(append.conversation) {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
+        } else if done.is_none() {
+            self.late.fetch_add(1, Ordering::Relaxed);
         }
         match done {
             Some(done) => self.memory.submit(vec![append], Arc::new(At(index, done))),

@@ -39,6 +39,9 @@ const SETTLE: Duration = Duration::from_secs(900);
 /// The same with a planted bug. Too short to be a proof, so its end does not count as one.
 const SETTLE_BROKEN: Duration = Duration::from_secs(150);
 
+/// Time in which everybody who is connected must hear of what is acknowledged, in peace.
+const TOLD: Duration = Duration::from_secs(30);
+
 /// Lines of the story that are kept.
 const STORY: usize = 60;
 
@@ -176,6 +179,7 @@ impl World {
             self.count_process(gateway);
         }
         self.oracle.count("conflicts", self.disk.conflicts.load(Ordering::Relaxed));
+        self.oracle.count("late", self.disk.late.load(Ordering::Relaxed));
         self.oracle.count("held", self.disk.held.load(Ordering::Relaxed));
         self.verdict()
     }
@@ -186,19 +190,24 @@ impl World {
     }
 
     fn settle(&mut self, cursors: bool) -> Result<(), Wrong> {
-        let end = self.now + self.settle;
+        let (peace, end) = (self.now, self.now + self.settle);
         loop {
             self.run(Duration::from_secs(5));
             self.oracle.check_disk(&self.disk);
+            // Between two gateways nobody carries news.
+            let peace = (self.gateways.len() == 1).then_some(peace);
+            self.oracle.check_told(peace, self.now - TOLD);
             self.verdict()?;
             let installations: Vec<u32> = self.devices.iter().map(|d| d.installation).collect();
             let running = self.gateways.iter().all(|gateway| gateway.process.is_some());
-            let unsettled = if cursors || self.gateways.len() == 1 {
+            let is_late = self.disk.late.load(Ordering::Relaxed) > 0;
+            let unsettled = if cursors || (self.gateways.len() == 1 && !is_late) {
                 self.oracle.unsettled(&installations, cursors, &self.disk)
             } else {
-                // No gateway hears of what another has written, so that who is connected to it is
-                // told at the next login.
-                self.oracle.unanswered(&installations)
+                // No gateway hears of what another has written, alive or dead, so that who is
+                // connected to it is told at the next login, or when it is acknowledged.
+                let unanswered = self.oracle.unanswered(&installations);
+                unanswered.or_else(|| self.oracle.untold_acks())
             };
             match unsettled {
                 None if running => return Ok(()),
@@ -443,7 +452,7 @@ impl World {
         if !dull {
             self.tell(|| format!("device {at}: {event:?}"));
         }
-        self.oracle.handle_event(at, event, &self.disk);
+        self.oracle.handle_event(at, event, &self.disk, self.now);
     }
 
     fn turn_gateway(&mut self, gateway: usize) {

@@ -101,3 +101,69 @@ fn numbers_go_on_behind_what_has_expired() {
     let [Effect::Append(append)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(append.first, 6);
 }
+
+/// What the lane tells of a repeat: acknowledgements, and heads for all.
+fn told(effects: &[Effect]) -> (usize, Vec<Seq>) {
+    let acks = effects.iter().filter(|effect| matches!(effect, Effect::Ack(_))).count();
+    let heads = effects.iter().filter_map(|effect| match effect {
+        Effect::Grown(mark, members) if members.len() == 2 => Some(mark.seq),
+        _ => None,
+    });
+    (acks, heads.collect())
+}
+
+/// Its append has survived the gateway that made it, and its repeat is the first that anybody here
+/// hears of it.
+#[test]
+fn a_message_that_a_repeat_finds_is_told_to_all_of_them_once() {
+    let record = |seq| Record {
+        seq,
+        sender: user(0),
+        device: device(0),
+        client_msg_id: ClientMsgId::parse(&format!("m{seq}")).unwrap(),
+        time_ms: 0,
+        content_type: String::new(),
+        payload: Bytes::new(),
+    };
+    let repeat = |seq| {
+        let Command::Send(_, send) = first_attempt(Some(0)) else { unreachable!() };
+        let id = ClientMsgId::parse(&format!("m{seq}")).unwrap();
+        Command::Send(origin(0), Send { client_msg_id: id, ..send })
+    };
+    // 4 and 5 are in the window, the others are not.
+    let tail = vec![Known::of(&record(4)), Known::of(&record(5))];
+    let loaded = || Loaded { tail: tail.clone(), ..cursors::up_to_five() };
+    let loads = || {
+        let (mut lane, mut effects) = (World::lane(), Vec::new());
+        let cursor = Command::Cursor(origin(1), CursorKind::Read, 3);
+        lane.handle_command(conversation(), cursor, 0, &mut effects);
+        lane.handle_loaded(conversation(), Ok(Some(loaded())), 0, &mut effects);
+        assert_eq!(told(&effects), (0, vec![]), "nobody has asked");
+        lane
+    };
+    let mut lane = loads();
+    let mut effects = Vec::new();
+    lane.handle_command(conversation(), repeat(4), 0, &mut effects);
+    assert_eq!(told(&effects), (1, vec![5]));
+    // Whoever repeats it again and again tells nobody anything.
+    for seq in [4, 5, 4] {
+        effects.clear();
+        lane.handle_command(conversation(), repeat(seq), 0, &mut effects);
+        assert_eq!(told(&effects), (1, vec![]));
+    }
+    let mut lane = loads();
+    effects.clear();
+    lane.handle_command(conversation(), repeat(2), 0, &mut effects);
+    let Some(Effect::Scan(scan)) = effects.pop() else { panic!("{effects:?}") };
+    let found = vec![(Key::of(&record(2)), 2, 0)];
+    lane.handle_scanned(&scan, Ok(found), 0, &mut effects);
+    assert_eq!(told(&effects), (1, vec![5]));
+    // A push tells of all that is before it.
+    let mut lane = loads();
+    effects.clear();
+    lane.handle_command(conversation(), first_attempt(Some(5)), 0, &mut effects);
+    lane.handle_appended(conversation(), Ok(()), &mut effects);
+    effects.clear();
+    lane.handle_command(conversation(), repeat(4), 0, &mut effects);
+    assert_eq!(told(&effects), (1, vec![]));
+}

@@ -208,25 +208,37 @@ impl World {
 
     /// `kill -9` of a gateway.
     pub(super) fn crash(&mut self, gateway: usize) {
-        let site = &self.gateways[gateway];
-        if self.gateways.len() == 1 && site.process.is_some() && self.disk.waiting() > 0 {
-            // The last append may have reached the disk, and nobody was told.
-            let reaches = self.random.chance(50);
-            self.disk.crash(reaches);
+        let is_alone = self.gateways.len() == 1;
+        if is_alone && self.gateways[gateway].process.is_some() {
+            if self.random.chance(50) {
+                // The store is elsewhere. What the gateway has on its way there may come late, when
+                // everybody has connected to the next one.
+                return self.end_process(gateway, false);
+            }
+            if self.disk.waiting() > 0 {
+                // The last append may have reached the disk, and nobody was told.
+                let reaches = self.random.chance(50);
+                self.disk.crash(reaches);
+            }
         }
-        self.stop_process(gateway);
+        self.end_process(gateway, is_alone);
     }
 
     pub(super) fn stop_process(&mut self, gateway: usize) {
+        self.end_process(gateway, self.gateways.len() == 1);
+    }
+
+    /// The process is gone, and if so the machine with the disk as well.
+    fn end_process(&mut self, gateway: usize, with_disk: bool) {
         self.count_process(gateway);
         if self.gateways[gateway].process.take().is_none() {
             return;
         }
-        if self.gateways.len() > 1 {
-            self.disk.orphan(gateway);
-        } else {
+        if with_disk {
             self.disk.crash(false);
             self.oracle.handle_crash();
+        } else {
+            self.disk.orphan(gateway);
         }
         let delay = self.random.millis(4000);
         self.plan(delay, Plan::StartGateway(gateway));
