@@ -55,10 +55,14 @@ pub trait MessageLog: Send + Sync + 'static {
     fn submit(&self, group: Vec<Append>, done: Arc<dyn AppendSink>);
 
     /// First and last sequence number that can be read; the empty log is `first: 1, head: 0`.
+    /// What it tells is settled: a [`read`](Self::read) after it has every record up to the head.
     fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>>;
 
     /// Records inside `range`, in ascending or descending order, as many as fit into `page`; at
     /// least one if there is any. Numbers outside the extent are passed over.
+    ///
+    /// Whoever asks for records past a head that [`extent`](Self::extent) has told may be given
+    /// fewer than there are.
     fn read(
         &self,
         conversation: ConversationId,
@@ -66,6 +70,41 @@ pub trait MessageLog: Send + Sync + 'static {
         direction: Direction,
         page: Page,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
+
+    /// First and last number for those who only look, and number and decide nothing by it. Where an
+    /// [`extent`](Self::extent) is dear this is cheap, and may leave out messages at the end that
+    /// were acknowledged to nobody yet.
+    ///
+    /// `known` is a number that the log is said to reach (0: none): if it does, no less is told.
+    fn look(
+        &self,
+        conversation: ConversationId,
+        known: Seq,
+    ) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        let _ = known;
+        self.extent(conversation)
+    }
+
+    /// What a [`look`](Self::look) tells, and with it a page of `range` as [`read`](Self::read)
+    /// brings it. Inside the extent nothing is left out but what retention has removed meanwhile.
+    fn view(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+        known: Seq,
+    ) -> BoxFuture<'_, Result<View, StoreError>> {
+        Box::pin(async move {
+            let extent = self.look(conversation, known).await?;
+            let range = extent.clip(&range);
+            let records = match range.is_empty() {
+                true => Vec::new(),
+                false => self.read(conversation, range, direction, page).await?,
+            };
+            Ok(View { extent, records })
+        })
+    }
 }
 
 /// Per user and conversation two registers whose highest value wins.
@@ -164,6 +203,22 @@ pub struct Extent {
     pub head: Seq,
 }
 
+impl Extent {
+    /// The part of a range that can be read; it may be empty.
+    pub fn clip(&self, range: &RangeInclusive<Seq>) -> RangeInclusive<Seq> {
+        self.first.max(*range.start())..=self.head.min(*range.end())
+    }
+}
+
+/// A log as it is shown to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// What of it can be read.
+    pub extent: Extent,
+    /// The page that was asked for.
+    pub records: Vec<Record>,
+}
+
 /// In which order to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -180,6 +235,14 @@ pub struct Page {
     pub records: usize,
     /// Stop once payloads of this many bytes are gathered.
     pub bytes: usize,
+}
+
+impl Page {
+    /// Whether so many records with payloads of so many bytes are all that it takes. At least one
+    /// it always takes.
+    pub fn is_filled(&self, records: usize, bytes: usize) -> bool {
+        records > 0 && (records >= self.records || bytes >= self.bytes)
+    }
 }
 
 /// Raises one register.
@@ -213,8 +276,10 @@ pub enum AppendError {
         head: Seq,
     },
     /// The store refused. After [`StoreError::Unavailable`] nothing of it is in the log, now or
-    /// later. After [`StoreError::Stopped`] that is known only once the store is opened anew;
-    /// until then nothing of it can be read and nothing else can take its numbers.
+    /// later. After [`StoreError::Stopped`] that is known only once the store is opened anew. In a
+    /// store that belongs to one process nothing of it can be read until then, and nothing else can
+    /// take its numbers. In a cluster that others serve as well it may be carried out at any time,
+    /// until something else has taken its numbers.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -4,9 +4,10 @@
 use skein_protocol::server::{PullRange, Target};
 use skein_protocol::wire;
 use skein_protocol::{Code, ConversationId, Seq, UserId};
-use skein_storage::{Direction, Page as Budget, Record, StoreError};
+use skein_storage::{Direction, Page as Budget, Record, StoreError, View};
 
 use crate::hub::{Hub, conversation_of, cursors_of, id_bytes, wire_message};
+use crate::lane::Peek;
 
 /// Messages in one page.
 const PAGE_RECORDS: usize = 256;
@@ -25,8 +26,20 @@ pub(super) async fn read_range(
         first_seq: 1,
         ..Default::default()
     };
-    let (members, extent) =
-        tokio::join!(members_of(hub, conversation), hub.store.extent(conversation));
+    let here = hub.peek(conversation);
+    if here.as_ref().is_some_and(|here| !here.members.contains(user)) {
+        page.error_code = Code::UnknownConversation.number();
+        return Ok((page, range));
+    }
+    // To who names an end the log is said to reach it.
+    let named = if range.to == Seq::MAX { 0 } else { range.to };
+    let known = here.as_ref().map_or(0, |here| here.known).max(named);
+    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
+    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes };
+    let (members, view) = tokio::join!(
+        members_of(hub, conversation, here),
+        hub.store.view(conversation, range.from..=range.to, direction, budget, known),
+    );
     let Some(members) = members? else {
         // Nobody has written to this user yet: an empty conversation, not an error.
         if !matches!(range.target, Target::User(_)) {
@@ -38,15 +51,12 @@ pub(super) async fn read_range(
         page.error_code = Code::UnknownConversation.number();
         return Ok((page, range));
     }
-    let extent = extent?;
+    let View { extent, records } = view?;
     (page.head, page.first_seq) = (extent.head, extent.first);
-    let (from, to) = (range.from.max(extent.first), range.to.min(extent.head));
+    let (from, to) = extent.clip(&(range.from..=range.to)).into_inner();
     if from > to || range.limit == 0 {
         return Ok((page, range));
     }
-    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
-    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes };
-    let records = hub.store.read(conversation, from..=to, direction, budget).await?;
     page.messages = fitting(hub, conversation, &records);
     let taken = page.messages.len() as u32;
     if !range.backward {
@@ -121,8 +131,9 @@ impl Room {
 async fn members_of(
     hub: &Hub,
     conversation: ConversationId,
+    here: Option<Peek>,
 ) -> Result<Option<Vec<UserId>>, StoreError> {
-    match hub.peek(conversation) {
+    match here {
         Some(peek) => Ok(Some(peek.members.to_vec())),
         None => hub.store.members(conversation).await,
     }
@@ -134,12 +145,14 @@ pub(super) async fn head_of(
     user: &UserId,
     conversation: ConversationId,
 ) -> Result<Option<wire::Head>, StoreError> {
-    let Some(members) = members_of(hub, conversation).await? else {
+    let here = hub.peek(conversation);
+    let known = here.as_ref().map_or(0, |here| here.known);
+    let Some(members) = members_of(hub, conversation, here).await? else {
         return Ok(None);
     };
     let (cursors, extent) = tokio::join!(
         cursors_of(&*hub.store, conversation, &members),
-        hub.store.extent(conversation),
+        hub.store.look(conversation, known),
     );
     let (mut cursors, extent) = (cursors?, extent?);
     // Those in memory may not be written yet, and others may have been written elsewhere.

@@ -7,9 +7,11 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::config::{LogConfig, LogFormat};
 
-/// Said first, so that what the operator asks for goes before it: the store's library tells at
-/// "info" what is of interest to its authors only.
-const QUIET: &str = "fjall=warn,lsm_tree=warn";
+/// Said first, so that what the operator asks for goes before it. The embedded store's library tells
+/// at "info" what is of interest to its authors only; the driver of a cluster has a line for every
+/// connection that fails and every request that it repeats, for as long as a node is gone. What of
+/// that is for an operator the store tells itself, once.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
 /// Starts the log; once in a process.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {

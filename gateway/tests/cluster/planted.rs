@@ -1,7 +1,5 @@
 //! Bugs that are planted into the gateways' store, each to be seen for what it causes.
 
-use std::time::Duration;
-
 use crate::act::Plan;
 use crate::chat::checker::Kind;
 use crate::fault::Fault;
@@ -11,9 +9,6 @@ use crate::site::Site;
 
 /// Cycles after which a planted bug must have been seen. Most are after one.
 const MOST_CYCLES: usize = 12;
-
-/// Devices that learn nothing for this long after the last fault were told nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn all() -> Vec<Scene> {
     vec![
@@ -25,9 +20,8 @@ pub fn all() -> Vec<Scene> {
             let kinds = [Kind::Lost, Kind::TwoMessages];
             is_caught(site, "unknown-is-success", 1, &[Fault::EveryDoubt], &kinds);
         }),
-        ("an_unknown_outcome_taken_for_failure_is_caught", |site| {
-            // What was refused and is in the log all the same was told to nobody.
-            let kinds = [Kind::Unsettled, Kind::TwoPositions];
+        ("an_unknown_outcome_retried_with_a_new_number_is_caught", |site| {
+            let kinds = [Kind::TwoPositions];
             is_caught(site, "unknown-is-failure", 1, &[Fault::DoubtThenSilence], &kinds);
         }),
         ("a_row_of_somebody_else_taken_for_ones_own_is_caught", |site| {
@@ -54,9 +48,6 @@ fn is_caught(
     for &fault in faults.iter().cycle().take(MOST_CYCLES) {
         run.cycle(fault);
         run.act.audit_all();
-        if as_one_of.contains(&Kind::Unsettled) {
-            run.act.fall_silent(PATIENCE);
-        }
         if run.act.has_any(as_one_of) {
             println!("{}", run.told());
             return;

@@ -80,6 +80,7 @@ macro_rules! __behaviours {
             pages_stop_at_bytes
             a_page_holds_at_least_one_record
             numbers_outside_are_passed_over
+            what_is_shown_is_what_is_there
             acknowledged_messages_survive
             numbering_goes_on_after_reopening
             the_epoch_stays

@@ -4,7 +4,7 @@ use skein_protocol::Seq;
 
 use super::Factory;
 use super::support::*;
-use crate::{Direction, Page};
+use crate::{Direction, Extent, Page, View};
 
 /// Walking forward in pages meets every record once, in ascending order.
 pub async fn pages_forward(factory: &dyn Factory) {
@@ -96,5 +96,34 @@ pub async fn numbers_outside_are_passed_over(factory: &dyn Factory) {
         let down = ok(store.read(c, range.clone(), Direction::Backward, ALL).await);
         let reversed: Vec<Seq> = want.into_iter().rev().collect();
         assert_eq!(seqs(&down), reversed, "{range:?} backward");
+    }
+}
+
+/// Who only looks is shown what is there, with the head and in one go.
+pub async fn what_is_shown_is_what_is_there(factory: &dyn Factory) {
+    let instance = factory.create().await;
+    let store = instance.store();
+    let c = conversation(1);
+    let nothing = Extent { first: 1, head: 0 };
+    for known in [0, 1, u64::MAX] {
+        assert_eq!(ok(store.look(c, known).await), nothing);
+        let shown = ok(store.view(c, 0..=u64::MAX, Direction::Forward, ALL, known).await);
+        assert_eq!(shown, View { extent: nothing, records: Vec::new() });
+    }
+    fill(&store, c, 0, 130).await;
+    let extent = Extent { first: 1, head: 130 };
+    #[allow(clippy::reversed_empty_ranges)]
+    let ranges =
+        [0..=u64::MAX, 1..=130, 60..=70, 128..=200, 131..=131, 140..=u64::MAX, 9..=3, 0..=0];
+    let pages = [ALL, Page { records: 3, bytes: usize::MAX }, Page { records: 9, bytes: 1 }];
+    for known in [0, 129, 130, 131, u64::MAX] {
+        assert_eq!(ok(store.look(c, known).await), extent);
+        for (range, page) in ranges.iter().flat_map(|range| pages.map(|page| (range, page))) {
+            for direction in [Direction::Forward, Direction::Backward] {
+                let shown = ok(store.view(c, range.clone(), direction, page, known).await);
+                let read = ok(store.read(c, range.clone(), direction, page).await);
+                assert_eq!(shown, View { extent, records: read }, "{range:?} {direction:?}");
+            }
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use rand::RngExt;
 use scylla::statement::batch::Batch;
+use skein_protocol::limits::FRAME_ENVELOPE_BYTES;
 use skein_protocol::{ConversationId, Seq};
 use tokio::time::{Instant, timeout_at};
 
 use super::append::{AppendMachine, Expect, Outcome, Reply, Request, Step};
-use super::core::{Core, signed, unsigned};
+use super::core::{Care, Core, signed, unsigned};
 use super::log::Writer;
 use super::row::{self, Write};
 use super::stats::add;
@@ -26,6 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Largest append, bytes of its records. The servers take 16 MiB in one request and in one
 /// change of a partition; a larger one would be tried for ever.
 const MAX_APPEND_BYTES: usize = 8 << 20;
+
+/// Longest payload of a message that this store takes, bytes: an append of this message alone.
+pub const MAX_PAYLOAD_BYTES: usize = MAX_APPEND_BYTES - FRAME_ENVELOPE_BYTES;
 
 /// Highest number that a message can have. Timestamps of registers are numbers too.
 const MAX_SEQ: Seq = i64::MAX as Seq;
@@ -61,7 +65,6 @@ impl Writer for Core {
         match outcome {
             Outcome::Appended => {
                 self.counters.appended(machine.rows().len(), begun.elapsed());
-                self.trouble.ends();
                 if opened {
                     add(&self.counters.opened_partitions, 1);
                 }
@@ -122,8 +125,9 @@ impl Core {
                 Request::Rows { bucket } => self.own_rows(conversation, bucket, machine).await,
             };
             #[cfg(debug_assertions)]
-            if let Some(outcome) = self.planted_end(&reply) {
-                return (outcome, opens);
+            if let Some(planted) = self.planted_end(conversation, &reply, machine).await {
+                step = planted;
+                continue;
             }
             let compared = matches!(reply, Reply::Rows(_));
             step = machine.handle_reply(reply);
@@ -155,9 +159,12 @@ impl Core {
         let messages = records.iter();
         writes.extend(messages.map(|record| Write::Message { conversation, bucket, record, ttl }));
         let answer = match self.session.batch(&batch, writes).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.writing.succeeded();
+                answer
+            }
             Err(error) => {
-                self.trouble.begins(&error.to_string());
+                self.writing.failed(&error.to_string());
                 return if errors::was_never_sent(&error) {
                     add(&self.counters.not_sent, 1);
                     Reply::NotSent
@@ -216,8 +223,7 @@ impl Core {
         conversation: ConversationId,
         buckets: std::ops::RangeInclusive<u64>,
     ) -> Reply<Record> {
-        let asked =
-            buckets.map(|bucket| self.end(&self.statements.first_serial, conversation, bucket));
+        let asked = buckets.map(|bucket| self.begin_of(conversation, bucket, Care::Serial));
         match futures_util::future::try_join_all(asked).await {
             Ok(ends) => Reply::Heads(ends.into_iter().filter_map(|end| end.head).collect()),
             Err(_) => Reply::Unknown,
@@ -247,20 +253,37 @@ impl Core {
 
     /// Nothing was written; the caller is told where the log ends.
     async fn conflict(&self, conversation: ConversationId) -> AppendError {
-        match self.extent(conversation).await {
+        match self.extent(conversation, Care::Settled).await {
             Ok(extent) => AppendError::Conflict { head: extent.head },
             Err(error) => error.into(),
         }
     }
 
     #[cfg(debug_assertions)]
-    fn planted_end(&self, reply: &Reply<Record>) -> Option<Outcome> {
+    async fn planted_end(
+        &self,
+        conversation: ConversationId,
+        reply: &Reply<Record>,
+        machine: &mut AppendMachine<Record>,
+    ) -> Option<Step> {
         if !matches!(reply, Reply::Unknown) {
             return None;
         }
         match self.options.planted {
-            Some(super::Planted::UnknownIsFailure) => Some(Outcome::Unavailable),
-            Some(super::Planted::UnknownIsSuccess) => Some(Outcome::Appended),
+            Some(super::Planted::UnknownIsFailure) => {
+                let head = loop {
+                    match self.extent(conversation, Care::Settled).await {
+                        Ok(extent) => break extent.head,
+                        Err(_) => tokio::time::sleep(LONGEST_PAUSE).await,
+                    }
+                };
+                let again = machine.rows().iter().cloned().zip(head + 1..);
+                let again = again.map(|(record, seq)| Record { seq, ..record }).collect();
+                let (renumbered, step) = AppendMachine::new(self.layout, head + 1, again);
+                *machine = renumbered;
+                Some(step)
+            }
+            Some(super::Planted::UnknownIsSuccess) => Some(Step::Done(Outcome::Appended)),
             _ => None,
         }
     }
@@ -278,7 +301,25 @@ fn pause(before: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use skein_protocol::limits::MAX_CONTENT_TYPE_BYTES;
+    use skein_protocol::{ClientMsgId, DeviceId, UserId};
+
     use super::*;
+
+    #[test]
+    fn the_largest_message_is_an_append() {
+        let name = "n".repeat(64);
+        let record = Record {
+            seq: 1,
+            sender: UserId::parse(&name).unwrap(),
+            device: DeviceId::parse(&name).unwrap(),
+            client_msg_id: ClientMsgId::parse(&name).unwrap(),
+            time_ms: u64::MAX,
+            content_type: "t".repeat(MAX_CONTENT_TYPE_BYTES),
+            payload: vec![0; MAX_PAYLOAD_BYTES].into(),
+        };
+        assert!(bytes_of(&[record]) <= MAX_APPEND_BYTES);
+    }
 
     #[test]
     fn pauses_grow_to_a_bound() {

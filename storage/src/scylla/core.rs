@@ -6,6 +6,7 @@ use std::time::Duration;
 use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryRowsResult;
+use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -14,7 +15,7 @@ use super::connect::Quorum;
 use super::layout::Layout;
 use super::options::ScyllaOptions;
 use super::statements::Statements;
-use super::stats::Counters;
+use super::stats::{Counters, add};
 use super::trouble::Trouble;
 use super::{errors, schema};
 use crate::StoreError;
@@ -22,6 +23,19 @@ use crate::StoreError;
 /// How often a read is tried that the driver does not repeat by itself: the reads of serial
 /// consistency. The second one goes to another node if the first one's is gone.
 const SERIAL_ATTEMPTS: u32 = 3;
+
+/// How a read is made sure of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// What a majority shows. The end of the last append may be missing, or its head may be there
+    /// without its rows.
+    Plain,
+    /// Heads are read with serial consistency, which completes the last append of their partition;
+    /// then a majority shows the rows.
+    Settled,
+    /// All is read with serial consistency.
+    Serial,
+}
 
 /// The session and all bounds. Tasks hold it; it goes when the last of them has ended.
 pub(super) struct Core {
@@ -31,7 +45,8 @@ pub(super) struct Core {
     pub(super) layout: Layout,
     pub(super) options: ScyllaOptions,
     pub(super) counters: Counters,
-    pub(super) trouble: Trouble,
+    pub(super) reading: Trouble,
+    pub(super) writing: Trouble,
     /// Places of appends under way.
     pub(super) places: Semaphore,
     /// Places of reads under way.
@@ -73,20 +88,35 @@ impl Core {
         statement: &PreparedStatement,
         values: impl SerializeRow,
     ) -> Result<QueryRowsResult, StoreError> {
+        add(&self.counters.serial_reads, 1);
         let mut attempt = 1;
         loop {
             match self.session.execute_unpaged(statement, &values).await {
                 Ok(answer) => return answer.into_rows_result().map_err(errors::unexpected),
-                // Whoever waited that long does not wait on.
-                Err(error @ ExecutionError::RequestTimeout(_)) => {
-                    return Err(errors::unavailable(&error));
-                }
-                Err(error) if attempt == SERIAL_ATTEMPTS => {
-                    return Err(errors::unavailable(&error));
-                }
-                Err(_) => attempt += 1,
+                Err(error) => next_attempt(&mut attempt, &error).await?,
             }
-            tokio::time::sleep(Duration::from_millis(20 * u64::from(attempt))).await;
+        }
+    }
+
+    /// One page of an answer that may be long.
+    pub(super) async fn single_page(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+        from: PagingState,
+        care: Care,
+    ) -> Result<(QueryRowsResult, PagingStateResponse), StoreError> {
+        let is_serial = care == Care::Serial;
+        add(&self.counters.serial_reads, is_serial.into());
+        let mut attempt = if is_serial { 1 } else { SERIAL_ATTEMPTS };
+        loop {
+            let asked = self.session.execute_single_page(statement, &values, from.clone());
+            match asked.await {
+                Ok((answer, next)) => {
+                    return Ok((answer.into_rows_result().map_err(errors::unexpected)?, next));
+                }
+                Err(error) => next_attempt(&mut attempt, &error).await?,
+            }
         }
     }
 
@@ -102,6 +132,18 @@ impl Core {
         self.may_expire.store(may_expire, Relaxed);
         Ok(may_expire)
     }
+}
+
+/// Waits before a serial read is tried again, unless it has failed for good.
+async fn next_attempt(attempt: &mut u32, error: &ExecutionError) -> Result<(), StoreError> {
+    // Whoever waited until the end of a request does not wait on.
+    let has_waited = matches!(error, ExecutionError::RequestTimeout(_));
+    if has_waited || *attempt >= SERIAL_ATTEMPTS {
+        return Err(errors::unavailable(error));
+    }
+    *attempt += 1;
+    tokio::time::sleep(Duration::from_millis(20 * u64::from(*attempt))).await;
+    Ok(())
 }
 
 /// CQL's integers are signed; ours are never so high that it matters.

@@ -9,10 +9,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use scylla::statement::prepared::PreparedStatement;
+use scylla::response::query_result::QueryRowsResult;
 use skein_protocol::{ConversationId, Seq};
 
-use super::core::{Core, signed, unsigned};
+use super::core::{Care, Core, signed, unsigned};
 use super::errors;
 use super::stats::add;
 use crate::{Extent, StoreError};
@@ -41,12 +41,16 @@ pub(super) struct RowTime {
 }
 
 impl Core {
-    /// First and last number that can be read.
-    pub(super) async fn extent(&self, of: ConversationId) -> Result<Extent, StoreError> {
-        let statements = &self.statements;
+    /// First and last number that can be read. With [`Care::Plain`] both are what a majority
+    /// shows: see [`view`](super::view) for what that is worth.
+    pub(super) async fn extent(
+        &self,
+        of: ConversationId,
+        care: Care,
+    ) -> Result<Extent, StoreError> {
         // A small conversation has no hint, and all that is to be known is in its first
         // partition: one round trip.
-        let (hint, zero) = tokio::join!(self.hint(of), self.end(&statements.first_serial, of, 0));
+        let (hint, zero) = tokio::join!(self.hint(of), self.begin_of(of, 0, care));
         let zero = zero?;
         let mut head = zero.head.unwrap_or(0).max(hint);
         let mut steps = 0;
@@ -55,7 +59,7 @@ impl Core {
             if bucket == 0 {
                 break;
             }
-            let next = self.end(&statements.first_serial, of, bucket).await?.head;
+            let next = self.begin_of(of, bucket, care).await?.head;
             steps += 1;
             match next {
                 Some(next) if next > head => {
@@ -73,7 +77,8 @@ impl Core {
             }
         }
         add(&self.counters.walk_steps, u64::from(steps) + 1);
-        if steps > LONG_WALK {
+        // Behind a hint nobody looks again, so only what is settled is worth one.
+        if steps > LONG_WALK && care != Care::Plain {
             self.write_hint(of, head).await;
         }
         let first = match zero.row {
@@ -84,28 +89,27 @@ impl Core {
         Ok(Extent { first, head })
     }
 
-    /// A partition from one of its ends; the statement says from which, and how consistent.
-    pub(super) async fn end(
+    /// A partition from its first row.
+    pub(super) async fn begin_of(
         &self,
-        statement: &PreparedStatement,
         of: ConversationId,
         bucket: u64,
+        care: Care,
     ) -> Result<End, StoreError> {
         let values = (&of.as_bytes()[..], signed(bucket));
-        let answer = self.serial_rows(statement, values).await?;
-        // Of a partition without rows there is a row with the head alone.
-        let row: Option<(Option<i64>, Option<i64>, Option<i64>)> =
-            answer.maybe_first_row().map_err(errors::unexpected)?;
-        let Some((head, seq, time_ms)) = row else {
-            return Ok(End { head: None, row: None });
-        };
-        let row = match (seq, time_ms) {
-            (Some(seq), Some(time_ms)) => {
-                Some(RowTime { seq: unsigned(seq)?, time_ms: time_ms as u64 })
+        let statements = &self.statements;
+        end(&match care {
+            Care::Plain => self.rows(&statements.first, values).await?,
+            Care::Settled | Care::Serial => {
+                self.serial_rows(&statements.first_serial, values).await?
             }
-            _ => None,
-        };
-        Ok(End { head: head.map(unsigned).transpose()?, row })
+        })
+    }
+
+    /// A partition from its last row.
+    async fn end_of(&self, of: ConversationId, bucket: u64) -> Result<End, StoreError> {
+        let values = (&of.as_bytes()[..], signed(bucket));
+        end(&self.rows(&self.statements.last, values).await?)
     }
 
     /// Whether a message counts as kept. Messages that were written before there was a retention,
@@ -124,11 +128,11 @@ impl Core {
         // The first partition whose last message is kept.
         while low < high {
             let mut bucket = low + (high - low) / 2;
-            let mut end = self.end(&self.statements.last, of, bucket).await?;
+            let mut end = self.end_of(of, bucket).await?;
             // An append that is longer than a bucket leaves partitions out.
             while end.head.is_none() && bucket > low {
                 bucket -= 1;
-                end = self.end(&self.statements.last, of, bucket).await?;
+                end = self.end_of(of, bucket).await?;
             }
             if end.row.is_some_and(|row| self.is_kept(row)) {
                 high = bucket;
@@ -136,8 +140,8 @@ impl Core {
                 low += 1 + (high - low) / 2;
             }
         }
-        let first = self.end(&self.statements.first, of, low).await?.row;
-        let last = self.end(&self.statements.last, of, low).await?.row;
+        let first = self.begin_of(of, low, Care::Plain).await?.row;
+        let last = self.end_of(of, low).await?.row;
         let (Some(first), Some(last)) = (first, last) else { return Ok(head + 1) };
         if self.is_kept(first) {
             return Ok(first.seq);
@@ -208,4 +212,20 @@ impl Core {
             Err(_) => add(&self.counters.dropped_hints, 1),
         }
     }
+}
+
+fn end(answer: &QueryRowsResult) -> Result<End, StoreError> {
+    // Of a partition without rows there is a row with the head alone.
+    let row: Option<(Option<i64>, Option<i64>, Option<i64>)> =
+        answer.maybe_first_row().map_err(errors::unexpected)?;
+    let Some((head, seq, time_ms)) = row else {
+        return Ok(End { head: None, row: None });
+    };
+    let row = match (seq, time_ms) {
+        (Some(seq), Some(time_ms)) => {
+            Some(RowTime { seq: unsigned(seq)?, time_ms: time_ms as u64 })
+        }
+        _ => None,
+    };
+    Ok(End { head: head.map(unsigned).transpose()?, row })
 }

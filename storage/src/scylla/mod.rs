@@ -3,6 +3,7 @@
 //! ```text
 //! submit --> log: a queue a conversation --> commit: AppendMachine <-> conditional batch --> sink
 //! extent, read --> extent, pages: partitions one after the other, serial where heads are concerned
+//! look, view --> view: the same plainly, and serially only if what came is not whole
 //! advance, begin, ... --> registers, index
 //! ```
 //! - [`append`]: the append protocol, without I/O: the one place that knows when a message is in
@@ -34,6 +35,7 @@ mod statements;
 mod stats;
 mod tls;
 mod trouble;
+mod view;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use skein_protocol::{ConversationId, Seq, UserId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+pub use commit::MAX_PAYLOAD_BYTES;
 pub use options::{
     ClientCertificate, ConnectError, Credentials, MAX_RETENTION, MIN_RETENTION, OpenError,
     ScyllaOptions, TlsOptions, is_keyspace_name,
@@ -54,13 +57,14 @@ pub use stats::{LATENCY_CLASSES, MetricsVisitor, ROWS_CLASSES, ScyllaStats};
 
 use crate::{
     Append, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors, Direction, Extent,
-    MessageLog, Page, Record, Store, StoreError,
+    MessageLog, Page, Record, Store, StoreError, View,
 };
 use connect::Quorum;
-use core::Core;
+use core::{Care, Core};
 use schema::SchemaError;
 use statements::Statements;
 use stats::{Counters, add};
+use trouble::{Trouble, Watched};
 
 /// A [`Store`] in a cluster. Many gateways may have the same one open.
 ///
@@ -102,7 +106,8 @@ impl ScyllaStore {
             quorum,
             layout: made.layout(),
             counters: Counters::default(),
-            trouble: trouble::Trouble::default(),
+            reading: Trouble::new(Watched::Reads),
+            writing: Trouble::new(Watched::Writes),
             places: Semaphore::new(options.in_flight),
             reads: Semaphore::new(options.reads),
             registers: Semaphore::new(options.register_writes),
@@ -159,6 +164,7 @@ impl ScyllaStore {
                 work(core.clone()).await
             };
             let read = read.await;
+            core.reading.saw(&read);
             add(if read.is_ok() { &counters.reads } else { &counters.read_errors }, 1);
             read
         })
@@ -180,7 +186,7 @@ impl MessageLog for ScyllaStore {
     }
 
     fn extent(&self, conversation: ConversationId) -> BoxFuture<'_, Result<Extent, StoreError>> {
-        self.start_read(move |core| async move { core.extent(conversation).await })
+        self.start_read(move |core| async move { core.extent(conversation, Care::Settled).await })
     }
 
     fn read(
@@ -190,9 +196,29 @@ impl MessageLog for ScyllaStore {
         direction: Direction,
         page: Page,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        self.start_read(
-            move |core| async move { core.page(conversation, range, direction, page).await },
-        )
+        self.start_read(move |core| async move {
+            core.page(conversation, range, direction, page, Care::Settled).await
+        })
+    }
+
+    fn look(
+        &self,
+        conversation: ConversationId,
+        known: Seq,
+    ) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        self.start_read(move |core| async move { view::look(&*core, conversation, known).await })
+    }
+
+    fn view(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+        known: Seq,
+    ) -> BoxFuture<'_, Result<View, StoreError>> {
+        let asked = view::Asked { of: conversation, range, direction, page, known };
+        self.start_read(move |core| async move { view::view(&*core, asked).await })
     }
 }
 

@@ -11,10 +11,10 @@ use scylla::response::PagingState;
 use scylla::response::query_result::QueryRowsResult;
 use skein_protocol::{ConversationId, Seq};
 
-use super::core::{Core, signed};
+use super::core::{Care, Core, signed};
 use super::errors;
 use super::extent::RowTime;
-use super::row::{self, MessageRow};
+use super::row::{self, HeadedRow, MessageRow};
 use crate::{Direction, Page, Record, StoreError};
 
 /// Rows of the first request, while nothing is known of their size: 4 MiB of the largest
@@ -34,8 +34,7 @@ struct Found {
 
 impl Found {
     fn is_full(&self) -> bool {
-        let some = !self.records.is_empty();
-        some && (self.records.len() >= self.page.records || self.bytes >= self.page.bytes)
+        self.page.is_filled(self.records.len(), self.bytes)
     }
 
     /// Rows to ask for next.
@@ -59,6 +58,8 @@ impl Found {
 /// Some rows of one partition.
 struct Chunk {
     bucket: u64,
+    /// The partition's head at that moment, if there are rows to tell it.
+    head: Option<Seq>,
     records: Vec<Record>,
     /// There are no more in the range.
     is_end: bool,
@@ -68,28 +69,60 @@ struct Chunk {
 struct Read<'a> {
     core: &'a Core,
     of: ConversationId,
+    care: Care,
     direction: Direction,
     from: Seq,
     to: Seq,
     found: Found,
+    /// The partition from which rows came last, and its head then.
+    end: Option<(u64, Seq)>,
 }
 
 impl Core {
-    /// See [`MessageLog::read`](crate::MessageLog::read).
+    /// See [`MessageLog::read`](crate::MessageLog::read). With [`Care::Plain`] whatever comes: the
+    /// caller looks for what is missing.
     pub(super) async fn page(
         &self,
         of: ConversationId,
         range: RangeInclusive<Seq>,
         direction: Direction,
         page: Page,
+        care: Care,
     ) -> Result<Vec<Record>, StoreError> {
+        let mut read = self.reading(of, &range, direction, page, care);
+        read.run().await?;
+        Ok(read.found.records)
+    }
+
+    /// Plainly read records, forward, and the log's head as the same statement has told it; `None`
+    /// if it takes more than that to know.
+    pub(super) async fn page_with_head(
+        &self,
+        of: ConversationId,
+        range: RangeInclusive<Seq>,
+        page: Page,
+    ) -> Result<Option<(Seq, Vec<Record>)>, StoreError> {
+        let mut read = self.reading(of, &range, Direction::Forward, page, Care::Plain);
+        read.run().await?;
+        let Some((bucket, head)) = read.end else { return Ok(None) };
+        // Otherwise the log may go on in another partition.
+        let is_last = self.layout.bucket(head.saturating_add(1)) == bucket;
+        Ok(is_last.then_some((head, read.found.records)))
+    }
+
+    fn reading(
+        &self,
+        of: ConversationId,
+        range: &RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+        care: Care,
+    ) -> Read<'_> {
         // The next number must be one too.
         const HIGHEST: Seq = i64::MAX as Seq - 1;
         let (from, to) = ((*range.start()).max(1), (*range.end()).min(HIGHEST));
         let found = Found { records: Vec::new(), bytes: 0, page };
-        let mut read = Read { core: self, of, direction, from, to, found };
-        read.run().await?;
-        Ok(read.found.records)
+        Read { core: self, of, care, direction, from, to, found, end: None }
     }
 }
 
@@ -98,6 +131,7 @@ impl Read<'_> {
         let Some(mut chunk) = self.begin().await? else { return Ok(()) };
         loop {
             let (bucket, is_end) = (chunk.bucket, chunk.is_end);
+            self.end = chunk.head.map(|head| (bucket, head)).or(self.end);
             if !self.take(chunk.records).await? || self.found.is_full() {
                 return Ok(());
             }
@@ -118,6 +152,9 @@ impl Read<'_> {
             return Ok(None);
         }
         let seen = self.seek().await?;
+        if self.care == Care::Plain {
+            return Ok(seen);
+        }
         let kept = |chunk: &Chunk| {
             let record = chunk.records.first();
             record.is_some_and(|it| self.core.is_kept(RowTime { seq: it.seq, time_ms: it.time_ms }))
@@ -125,7 +162,7 @@ impl Read<'_> {
         if seen.as_ref().is_some_and(kept) {
             return Ok(seen);
         }
-        let extent = self.core.extent(self.of).await?;
+        let extent = self.core.extent(self.of, Care::Settled).await?;
         let (from, to) = (self.from.max(extent.first), self.to.min(extent.head));
         if from > to {
             return Ok(None);
@@ -220,15 +257,16 @@ impl Read<'_> {
     /// Some of the rows that are left of the range, from one partition.
     async fn chunk(&self, bucket: u64) -> Result<Chunk, StoreError> {
         let last = self.found.last();
-        let (statement, from, to) = match self.direction {
-            Direction::Forward => {
-                let from = last.map_or(self.from, |last| last + 1);
-                (&self.core.statements.ascending, from, self.to)
-            }
-            Direction::Backward => {
-                let to = last.map_or(self.to, |last| last - 1);
-                (&self.core.statements.descending, self.from, to)
-            }
+        let (from, to) = match self.direction {
+            Direction::Forward => (last.map_or(self.from, |last| last + 1), self.to),
+            Direction::Backward => (self.from, last.map_or(self.to, |last| last - 1)),
+        };
+        let statements = &self.core.statements;
+        let statement = match (self.direction, self.care) {
+            (Direction::Forward, Care::Serial) => &statements.ascending_serial,
+            (Direction::Backward, Care::Serial) => &statements.descending_serial,
+            (Direction::Forward, _) => &statements.ascending,
+            (Direction::Backward, _) => &statements.descending,
         };
         let limit = self.found.next_rows();
         let values = (
@@ -240,9 +278,9 @@ impl Read<'_> {
         );
         let mut paging = PagingState::start();
         loop {
-            let asked = self.core.session.execute_single_page(statement, &values, paging);
-            let (answer, next) = asked.await.map_err(|error| errors::unavailable(&error))?;
-            let records = records(&answer.into_rows_result().map_err(errors::unexpected)?)?;
+            let asked = self.core.single_page(statement, &values, paging, self.care);
+            let (answer, next) = asked.await?;
+            let (head, records) = with_head(&answer)?;
             let is_end = match next.into_paging_control_flow() {
                 std::ops::ControlFlow::Break(()) => records.len() < limit,
                 // A server ends a page when it has worked enough, with or without rows.
@@ -252,19 +290,45 @@ impl Read<'_> {
                 }
                 std::ops::ControlFlow::Continue(_) => false,
             };
-            return Ok(Chunk { bucket, records, is_end });
+            return Ok(Chunk { bucket, head, records, is_end });
         }
     }
 
+    async fn missing(&self, from: Seq, to: Seq) -> Result<(), StoreError> {
+        match self.care {
+            // Nothing is certain yet.
+            Care::Plain => Ok(()),
+            Care::Settled | Care::Serial => self.core.missing(self.of, from, to).await,
+        }
+    }
+}
+
+impl Core {
     /// These numbers are inside the log and are not there: time has taken them, or something that
     /// must not have.
-    async fn missing(&self, from: Seq, to: Seq) -> Result<(), StoreError> {
-        if self.core.may_expire().await? {
+    pub(super) async fn missing(
+        &self,
+        of: ConversationId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<(), StoreError> {
+        if self.may_expire().await? {
             return Ok(());
         }
-        let of = self.of;
         Err(StoreError::Damaged(format!("conversation {of} has no messages {from} to {to}")))
     }
+}
+
+/// Rows -> the partition's head and the records.
+fn with_head(answer: &QueryRowsResult) -> Result<(Option<Seq>, Vec<Record>), StoreError> {
+    let rows = answer.rows::<HeadedRow<'_>>().map_err(errors::unexpected)?;
+    let (mut head, mut records) = (None, Vec::with_capacity(answer.rows_num()));
+    for row in rows {
+        let (told, record) = row::headed(row.map_err(errors::unexpected)?)?;
+        head = head.max(told);
+        records.extend(record);
+    }
+    Ok((head, records))
 }
 
 /// Rows -> records.

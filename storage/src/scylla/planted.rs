@@ -6,7 +6,8 @@
 pub enum Planted {
     /// Appends are written whatever the head is.
     UnconditionalWrite,
-    /// An append of unknown outcome is reported as one that was never made.
+    /// An unknown outcome counts as failure: the same records are appended again behind the head,
+    /// with new numbers, and nobody looks whether they are there.
     UnknownIsFailure,
     /// An append of unknown outcome is reported as one that is durable.
     UnknownIsSuccess,

@@ -55,10 +55,12 @@ impl Core {
         written: Result<T, scylla::errors::ExecutionError>,
     ) -> Result<T, StoreError> {
         add(&self.counters.register_writes, 1);
-        written.map_err(|error| {
+        let written = written.map_err(|error| {
             add(&self.counters.register_errors, 1);
             errors::unavailable(&error)
-        })
+        });
+        self.writing.saw(&written);
+        written
     }
 
     /// See [`Cursors::cursors`](crate::Cursors::cursors).

@@ -6,10 +6,40 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use skein_protocol::{ClientMsgId, ConversationId, DeviceId, Seq, UserId};
 
+use super::core::unsigned;
 use crate::{Record, StoreError};
 
 /// Columns of a message in the order in which statements name them.
 pub(super) type MessageRow<'a> = (i64, &'a str, &'a str, &'a str, i64, &'a str, Bytes);
+
+/// The same behind the head of their partition. A server may tell the head of a partition that has
+/// no such rows in a row of its own, in which all else is missing.
+pub(super) type HeadedRow<'a> = (
+    Option<i64>,
+    Option<i64>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<i64>,
+    Option<&'a str>,
+    Option<Bytes>,
+);
+
+/// A row -> the head, and the record if there is one.
+pub(super) fn headed(row: HeadedRow<'_>) -> Result<(Option<Seq>, Option<Record>), StoreError> {
+    let (head, seq, sender, device, client_msg_id, time_ms, content_type, payload) = row;
+    let head = head.map(unsigned).transpose()?;
+    let Some(seq) = seq else { return Ok((head, None)) };
+    let (Some(sender), Some(device), Some(client_msg_id)) = (sender, device, client_msg_id) else {
+        return Err(StoreError::Damaged(format!("message {seq} has no name")));
+    };
+    let (Some(time_ms), Some(content_type), Some(payload)) = (time_ms, content_type, payload)
+    else {
+        return Err(StoreError::Damaged(format!("message {seq} is not whole")));
+    };
+    let row = (seq, sender, device, client_msg_id, time_ms, content_type, payload);
+    Ok((head, Some(record(row)?)))
+}
 
 /// A row -> the record that it was.
 pub(super) fn record(row: MessageRow<'_>) -> Result<Record, StoreError> {
@@ -83,6 +113,22 @@ pub(super) fn size(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_may_stand_alone() {
+        let alone = (Some(9), None, None, None, None, None, None, None);
+        assert_eq!(headed(alone), Ok((Some(9), None)));
+        let text = Some("x");
+        let whole = (Some(9), Some(7), text, text, text, Some(1), text, Some(Bytes::new()));
+        let (head, seen) = headed(whole.clone()).unwrap();
+        assert_eq!((head, seen.map(|it| it.seq)), (Some(9), Some(7)));
+        for bad in [
+            (whole.0, whole.1, None, text, text, whole.5, text, whole.7.clone()),
+            (whole.0, whole.1, text, text, text, whole.5, text, None),
+        ] {
+            assert!(matches!(headed(bad), Err(StoreError::Damaged(_))));
+        }
+    }
 
     #[test]
     fn what_cannot_have_been_written_is_damage() {

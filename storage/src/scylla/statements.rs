@@ -32,10 +32,12 @@ pub(super) struct Statements {
     pub(super) last: PreparedStatement,
     /// The first row from a number on.
     pub(super) next: PreparedStatement,
-    /// Rows between two numbers.
+    /// Rows between two numbers, each with the partition's head.
     pub(super) ascending: PreparedStatement,
     pub(super) descending: PreparedStatement,
-    /// All of them, with serial consistency.
+    pub(super) ascending_serial: PreparedStatement,
+    pub(super) descending_serial: PreparedStatement,
+    /// All of them without it, with serial consistency.
     pub(super) rows_serial: PreparedStatement,
 
     pub(super) hint: PreparedStatement,
@@ -78,7 +80,9 @@ impl Statements {
         }
         let partition = "WHERE conversation = ? AND bucket = ?";
         let end = format!("SELECT head, seq, time_ms FROM {ks}.messages {partition}");
-        let rows = format!("SELECT {ROW} FROM {ks}.messages {partition} AND seq >= ? AND seq <= ?");
+        let between = format!("FROM {ks}.messages {partition} AND seq >= ? AND seq <= ?");
+        let ascending = format!("SELECT head, {ROW} {between} LIMIT ?");
+        let descending = format!("SELECT head, {ROW} {between} ORDER BY seq DESC LIMIT ?");
         let set_head = format!("UPDATE {ks}.messages SET head = ? {partition}");
         let set_cursor = |column: &str| {
             format!(
@@ -110,9 +114,11 @@ impl Statements {
             first: prepare(format!("{end} LIMIT 1"), plain).await?,
             last: prepare(format!("{end} ORDER BY seq DESC LIMIT 1"), plain).await?,
             next: prepare(format!("{end} AND seq >= ? LIMIT 1"), plain).await?,
-            ascending: prepare(format!("{rows} LIMIT ?"), plain).await?,
-            descending: prepare(format!("{rows} ORDER BY seq DESC LIMIT ?"), plain).await?,
-            rows_serial: prepare(rows, serial).await?,
+            ascending: prepare(ascending.clone(), plain).await?,
+            descending: prepare(descending.clone(), plain).await?,
+            ascending_serial: prepare(ascending, serial).await?,
+            descending_serial: prepare(descending, serial).await?,
+            rows_serial: prepare(format!("SELECT {ROW} {between}"), serial).await?,
             hint: prepare(
                 format!("SELECT head FROM {ks}.heads WHERE conversation = ?"),
                 quorum.one,

@@ -124,6 +124,12 @@ stats! {
     reads;
     /// Reads that failed.
     read_errors;
+    /// Statements with serial consistency that read: for conversations that are loaded, appends in
+    /// doubt, conflicts, and what is read again.
+    serial_reads;
+    /// Heads and pages read again with serial consistency, because what a majority showed at first
+    /// was not whole, or was behind what was known.
+    reread;
     /// Partitions looked into to find heads.
     walk_steps;
     /// Hints of heads written.

@@ -18,6 +18,7 @@ pub const TESTS: &[Own] = &[
     ("edges::only_the_next_number_is_taken", only_the_next_number_is_taken),
     ("edges::a_head_is_found_without_its_hint", a_head_is_found_without_its_hint),
     ("edges::a_hole_is_damage", a_hole_is_damage),
+    ("edges::who_only_looks_reads_plainly", who_only_looks_reads_plainly),
 ];
 
 /// Its rows stay together in the partition of its first number; the next append opens the next.
@@ -200,12 +201,62 @@ fn a_hole_is_damage(place: &'static Place) {
     });
 }
 
+/// Serial reads contend with appends: none is made to show what is whole, and one is made before
+/// anything is shown that is not.
+fn who_only_looks_reads_plainly(place: &'static Place) {
+    block_on(async {
+        let options = place.with_schema(SMALL).await;
+        let (store, c) = (open(&options).await, conversation(1));
+        let n = 2 * SMALL + 20;
+        let want = fill(&store, c, 0, n, 7).await;
+        let counts = || (store.stats().serial_reads, store.stats().reread);
+        let before = counts();
+        for direction in [Direction::Forward, Direction::Backward] {
+            let pages = [ALL, Page { records: 10, bytes: usize::MAX }];
+            let ranges = [0..=u64::MAX, 5..=9, SMALL - 3..=SMALL + 3, n - 2..=n, n + 1..=n + 1];
+            for (range, page) in ranges.iter().flat_map(|range| pages.map(|page| (range, page))) {
+                let shown = store.view(c, range.clone(), direction, page, n).await.unwrap();
+                assert_eq!((shown.extent.first, shown.extent.head), (1, n));
+                assert!(shown.records == cut(&want, *range.start(), *range.end(), direction, page));
+            }
+        }
+        assert_eq!(store.look(c, n).await.unwrap().head, n);
+        assert_eq!(counts(), before);
+        // Who has heard of more than there is.
+        assert_eq!(store.look(c, n + 1).await.unwrap().head, n);
+        assert_eq!(counts().1, before.1 + 1);
+        assert!(counts().0 > before.0);
+        // A head whose row is not there.
+        delete_from(&place.session().await, &options, c, (n - 1) / SMALL, n).await;
+        let before = counts();
+        for direction in [Direction::Forward, Direction::Backward] {
+            let shown = store.view(c, n - 3..=u64::MAX, direction, ALL, 0).await;
+            let is_seen = matches!(shown, Err(skein_storage::StoreError::Damaged(_)));
+            assert!(is_seen, "{direction:?}: {shown:?}");
+        }
+        assert_eq!(counts().1, before.1 + 2);
+        let below = store.view(c, n - 3..=n - 1, Direction::Forward, ALL, 0).await.unwrap();
+        assert_eq!(seqs(&below.records), [n - 3, n - 2, n - 1]);
+        assert_eq!(counts().1, before.1 + 2);
+    });
+}
+
 pub async fn delete(session: &Session, options: &ScyllaOptions, c: ConversationId, seq: Seq) {
+    delete_from(session, options, c, (seq - 1) / SMALL, seq).await;
+}
+
+async fn delete_from(
+    session: &Session,
+    options: &ScyllaOptions,
+    c: ConversationId,
+    bucket: u64,
+    seq: Seq,
+) {
     let text = format!(
         "DELETE FROM {}.messages WHERE conversation = ? AND bucket = ? AND seq = ?",
         options.keyspace
     );
-    let values = (&c.as_bytes()[..], ((seq - 1) / SMALL) as i64, seq as i64);
+    let values = (&c.as_bytes()[..], bucket as i64, seq as i64);
     session.query_unpaged(text, values).await.unwrap();
 }
 

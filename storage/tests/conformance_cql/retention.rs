@@ -32,6 +32,10 @@ fn numbers_never_come_back(place: &'static Place) {
         for (c, n) in [(conversation(1), 10), (conversation(2), 3 * SMALL)] {
             fill(&store, c, 0, n, SMALL).await;
             until("all has expired", || async { extent(&store, c).await == (n + 1, n) }).await;
+            let looked = store.look(c, 0).await.unwrap();
+            assert_eq!((looked.first, looked.head), (n + 1, n));
+            let shown = store.view(c, 1..=u64::MAX, Direction::Forward, ALL, 0).await.unwrap();
+            assert_eq!((shown.extent, shown.records.len()), (looked, 0));
             assert_eq!(whole(&store, c).await, []);
             assert_eq!(store.read(c, 1..=n, Direction::Backward, ALL).await, Ok(vec![]));
             for first in [1, n, n + 2] {
@@ -41,6 +45,9 @@ fn numbers_never_come_back(place: &'static Place) {
             let want = fill(&store, c, n, 2, 2).await;
             assert_eq!(extent(&store, c).await, (n + 1, n + 2));
             assert!(whole(&store, c).await == want);
+            let shown = store.view(c, 1..=u64::MAX, Direction::Forward, ALL, 0).await.unwrap();
+            assert_eq!((shown.extent.first, shown.extent.head), (n + 1, n + 2));
+            assert!(shown.records == want);
         }
     });
 }
@@ -64,6 +71,12 @@ fn what_is_left_begins_where_it_says(place: &'static Place) {
         for (c, gone, kept) in kept {
             assert_eq!(extent(&lasting, c).await, (gone + 1, gone + 3 * SMALL), "{gone} gone");
             assert!(whole(&lasting, c).await == kept, "{gone} gone");
+            for direction in [Direction::Forward, Direction::Backward] {
+                let shown = lasting.view(c, 1..=u64::MAX, direction, ALL, 0).await.unwrap();
+                let (first, head) = (gone + 1, gone + 3 * SMALL);
+                assert_eq!((shown.extent.first, shown.extent.head), (first, head), "{gone} gone");
+                assert_eq!(shown.records.len(), kept.len(), "{gone} gone, {direction:?}");
+            }
             for to in [1, gone, gone + 1, gone + 2] {
                 for direction in [Direction::Forward, Direction::Backward] {
                     let read = lasting.read(c, 1..=to, direction, ALL).await.unwrap();
