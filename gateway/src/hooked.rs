@@ -37,6 +37,14 @@ pub trait Hooks: Send + Sync + 'static {
         updates
     }
 
+    /// Whether the store takes these cursors.
+    ///
+    /// # Errors
+    /// What it says instead.
+    fn takes_cursors(&self, _updates: &[CursorUpdate]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Members with whom a conversation begins.
     fn members(&self, members: Vec<UserId>) -> Vec<UserId> {
         members
@@ -80,7 +88,10 @@ impl<H: Hooks> MessageLog for Hooked<H> {
 
 impl<H: Hooks> Cursors for Hooked<H> {
     fn advance(&self, updates: Vec<CursorUpdate>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.advance(self.hooks.updates(updates))
+        match self.hooks.takes_cursors(&updates) {
+            Ok(()) => self.store.advance(self.hooks.updates(updates)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn cursors(

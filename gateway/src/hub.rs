@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use skein_protocol::server::{Rules, server_frame};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{ConversationId, UserId};
-use skein_storage::{Append, AppendError, AppendSink, Store, StoreError};
+use skein_storage::{Append, AppendError, AppendSink, CursorUpdate, Store, StoreError};
 use skein_transport::{ConnId, Mailbox};
 use tokio::sync::Semaphore;
 
@@ -41,6 +41,11 @@ pub const TICK: Duration = Duration::from_millis(250);
 pub fn ticks(time: Duration) -> u32 {
     time.as_millis().div_ceil(TICK.as_millis()).clamp(1, u32::MAX.into()) as u32
 }
+
+/// Cursors that the store is given at a time. Each may be a write of its own, and a clustered store
+/// has some hundred of these under way at once: some tens of round trips, far from the time that a
+/// request may take.
+const CURSOR_PIECE: usize = 4096;
 
 /// Time and background work, passed in so that a simulation can own both.
 pub trait Host: Send + Sync + 'static {
@@ -156,16 +161,33 @@ impl Hub {
     }
 
     /// Writes cursors behind; to be called a few times a second, and once at the end.
+    ///
+    /// They are handed over in pieces, one after the other, so that a store that works on some of
+    /// them at a time lets none of them wait for longer than a request may. A piece that fails does
+    /// not keep the others: a part of a store may be gone. It is taken up again by the next call.
+    ///
+    /// # Errors
+    /// The first one, when all pieces have been tried.
     pub async fn flush_cursors(&self) -> Result<(), StoreError> {
         let mut updates = Vec::new();
+        let mut outcome = Ok(());
         for lane in &self.lanes {
             updates.append(&mut lock(lane).take_cursor_updates());
+            while updates.len() >= CURSOR_PIECE {
+                let rest = updates.split_off(CURSOR_PIECE);
+                let piece = std::mem::replace(&mut updates, rest);
+                outcome = outcome.and(self.write_cursors(piece).await);
+            }
         }
-        if updates.is_empty() {
-            return Ok(());
+        if !updates.is_empty() {
+            outcome = outcome.and(self.write_cursors(updates).await);
         }
-        let result = self.store.advance(updates.clone()).await;
-        for update in &updates {
+        outcome
+    }
+
+    async fn write_cursors(&self, piece: Vec<CursorUpdate>) -> Result<(), StoreError> {
+        let result = self.store.advance(piece.clone()).await;
+        for update in &piece {
             self.lane(update.conversation).handle_cursor_written(update, result.is_ok());
         }
         result

@@ -1,5 +1,6 @@
 use super::*;
 
+mod cursors;
 mod sync;
 
 use std::time::Duration;
@@ -64,7 +65,24 @@ impl Host for TokioHost {
     }
 }
 
+/// As little of everything as there can be.
+fn lane() -> LaneConfig {
+    LaneConfig {
+        dedup_window: 1,
+        max_bytes: 1,
+        max_waiting: 1,
+        max_conversations: 1,
+        max_unwritten: 1,
+        max_loading: 1,
+        patience: 1000,
+    }
+}
+
 fn hub(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>) -> Arc<Hub> {
+    hub_with(store, mailboxes, lane())
+}
+
+fn hub_with(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>, lane: LaneConfig) -> Arc<Hub> {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, [7; 32]).unwrap();
@@ -85,15 +103,7 @@ fn hub(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>) -> Arc<Hub> {
         store,
         registry: Registry::new(1),
         lanes: 1,
-        lane: LaneConfig {
-            dedup_window: 1,
-            max_bytes: 1,
-            max_waiting: 1,
-            max_conversations: 1,
-            max_unwritten: 1,
-            max_loading: 1,
-            patience: 1000,
-        },
+        lane,
         host: Arc::new(TokioHost),
         mailboxes,
     })
