@@ -26,6 +26,18 @@ pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str,
             ),
         );
     }
+    let most = skein_storage::scylla::MAX_PAYLOAD_BYTES;
+    if config.store.kind == StoreKind::Scylla && limits.max_payload_bytes > most {
+        problem(
+            "limits.max_payload_bytes",
+            format!(
+                "`limits.max_payload_bytes` = {} does not fit into one write to a cluster: with \
+                 `store.kind` = \"scylla\" it may be at most {}",
+                show(limits.max_payload_bytes),
+                show(most),
+            ),
+        );
+    }
     // A session leaves part of its outbox to answers, so one frame must fit into a part of it.
     let two_frames = 2 * limits.max_frame_bytes;
     if limits.outbox_bytes < two_frames {

@@ -107,7 +107,8 @@ settings! {
     limits: LimitsConfig {
         /// Longest frame, without its length prefix.
         max_frame_bytes: usize = DEFAULT_MAX_FRAME_BYTES, bytes(4 * KIB, 16 * MIB);
-        /// Longest payload of a message. At least 1KiB below `max_frame_bytes`, for the envelope.
+        /// Longest payload of a message. At least 1KiB below `max_frame_bytes`, for the envelope;
+        /// with `store.kind` = "scylla" at most 8191KiB.
         max_payload_bytes: usize = DEFAULT_MAX_PAYLOAD_BYTES, bytes(1, 16 * MIB - KIB);
         /// Sends without an answer that one session may have under way; more are refused.
         max_unacked_sends: u32 = DEFAULT_MAX_UNACKED_SENDS, count("sends", 1, 4096);

@@ -28,6 +28,24 @@ fn the_printed_defaults_are_the_defaults() {
 }
 
 #[test]
+fn a_payload_fits_into_one_write_to_a_cluster() {
+    let text = |kind: &str, payload: &str| {
+        format!(
+            "[store]\nkind = \"{kind}\"\n[scylla]\ncontact_points = [\"a\"]\n[limits]\n\
+             max_frame_bytes = \"16MiB\"\nmax_payload_bytes = \"{payload}\"\n\
+             outbox_bytes = \"32MiB\"\nlane_bytes = \"1GiB\"\n"
+        )
+    };
+    assert!(load(&text("embedded", "10MiB")).is_ok());
+    assert!(load(&text("scylla", "8191KiB")).is_ok());
+    let told = problems(&text("scylla", "8192KiB"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    for part in ["`limits.max_payload_bytes` = 8MiB", "\"scylla\"", "at most 8191KiB"] {
+        assert!(told[0].contains(part), "{told:?}");
+    }
+}
+
+#[test]
 fn every_key_reads_what_it_prints() {
     let mut paths = HashSet::new();
     for key in table::keys() {
