@@ -105,6 +105,8 @@ fn shift(outcome: &mut Outcome, by_ms: u64) {
 mod tests {
     use super::*;
     use crate::operation::Operation;
+    use crate::outcome::{Step, Throughput};
+    use crate::record::Recording;
     use crate::report::{Latency, write};
     use crate::sample;
 
@@ -151,6 +153,52 @@ mod tests {
         assert_eq!(whole.timeline[1].connected, one.timeline[1].connected);
         let both = one.timeline[3].connected + one.timeline[1].connected;
         assert_eq!(whole.timeline[3].connected, both);
+    }
+
+    /// A step of a ramp that is good up to here.
+    fn step(load: f64, knee: f64) -> Step {
+        let mut measured = Recording::new();
+        (0..load as u64).for_each(|us| measured.success(Operation::SendAck, us + 1, 1));
+        let broken = if load > knee { vec!["p99".to_owned()] } else { Vec::new() };
+        let throughput = Throughput { acked: load, ..Throughput::default() };
+        Step { load, throughput, broken, measured }
+    }
+
+    #[test]
+    fn steps_of_a_ramp_are_joined_as_far_as_all_made_them() {
+        let ramp = |loads: &[f64], knee: f64| {
+            let steps = loads.iter().map(|load| step(*load, knee)).collect();
+            Outcome { steps, ..sample::empty() }
+        };
+        let figures = |whole: &Outcome| -> Vec<(f64, bool)> {
+            whole.steps.iter().map(|step| (step.load, step.broken.is_empty())).collect()
+        };
+        // The second is half as large a machine.
+        let all = [ramp(&[100.0, 200.0, 400.0, 300.0], 350.0), ramp(&[50.0, 100.0, 200.0], 150.0)];
+        let whole = merge(named(all.to_vec())).unwrap();
+        let expected = [(150.0, true), (300.0, true), (600.0, false), (300.0, false)];
+        assert_eq!(figures(&whole), expected, "what only one of them did is kept, and not good");
+        assert_eq!(whole.rate_per_second(), 300.0);
+        assert_eq!(whole.measured.get(Operation::SendAck).unwrap().count(), 300);
+        // Where one broke and the other did not, their ways part.
+        let all = [ramp(&[100.0, 200.0, 150.0], 160.0), ramp(&[100.0, 200.0, 400.0], 300.0)];
+        let whole = merge(named(all.to_vec())).unwrap();
+        let expected = [(200.0, true), (400.0, false), (150.0, false), (400.0, false)];
+        assert_eq!(figures(&whole), expected);
+        assert_eq!(whole.rate_per_second(), 200.0);
+    }
+
+    #[test]
+    fn timelines_are_as_coarse_as_the_coarsest() {
+        let (one, mut other) = (sample::chat(), sample::chat());
+        crate::outcome::coarsen(&mut other.timeline, 4);
+        let whole = merge(named(vec![one.clone(), other])).unwrap();
+        assert_eq!(whole.timeline.len(), one.timeline.len().div_ceil(4));
+        let sum = |outcome: &Outcome| outcome.timeline.iter().map(|p| p.acked).sum::<u64>();
+        assert_eq!(sum(&whole), 2 * sum(&one));
+        let seconds: u32 = whole.timeline.iter().map(|point| point.seconds).sum();
+        assert_eq!(seconds as usize, one.timeline.len());
+        assert_eq!(whole.timeline[1].connected, 2 * one.timeline[7].connected);
     }
 
     #[test]

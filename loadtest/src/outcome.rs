@@ -158,6 +158,10 @@ pub struct Sessions {
     pub lost: u64,
     /// Attempts that did not lead to a session, in the whole run.
     pub failed: u64,
+    /// Logged-in sessions whose end the plan wanted: silent ones that the gateway evicted, those of
+    /// a storm, those that it asked to go.
+    #[serde(default)]
+    pub expected: u64,
     /// Why sessions ended or attempts failed against the plan.
     pub ends: BTreeMap<Failure, u64>,
 }
@@ -182,18 +186,33 @@ impl Throughput {
         let mut sum = Self::default();
         let mut seconds = 0.0;
         for point in points {
-            seconds += 1.0;
+            seconds += f64::from(point.seconds);
             sum.sent += point.sent as f64;
             sum.acked += point.acked as f64;
             sum.delivered += point.delivered as f64;
-            sum.logins += point.operations.get(&Operation::Login).map_or(0, |one| one.count) as f64;
+            // A session that comes back is measured as such, and logs in as well.
+            for operation in [Operation::Login, Operation::Resume] {
+                sum.logins += point.operations.get(&operation).map_or(0, |one| one.count) as f64;
+            }
         }
-        let mean = |sum: f64| if seconds > 0.0 { sum / seconds } else { 0.0 };
+        if seconds > 0.0 { sum.times(1.0 / seconds) } else { sum }
+    }
+
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
-            sent: mean(sum.sent),
-            acked: mean(sum.acked),
-            delivered: mean(sum.delivered),
-            logins: mean(sum.logins),
+            sent: self.sent + other.sent,
+            acked: self.acked + other.acked,
+            delivered: self.delivered + other.delivered,
+            logins: self.logins + other.logins,
+        }
+    }
+
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        Self {
+            sent: self.sent * factor,
+            acked: self.acked * factor,
+            delivered: self.delivered * factor,
+            logins: self.logins * factor,
         }
     }
 }
@@ -225,11 +244,14 @@ pub struct Correctness {
     pub recovered: u64,
 }
 
-/// One second of a run. Several generators' points of the same second add up.
+/// One second of a run, or a few of a long one. Several generators' points of the same time add up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// From the start of the run: this point is about `second` to `second + 1`.
+    /// From the start of the run: this point is about `second` to `second + seconds`.
     pub second: u32,
+    /// How many seconds it is about.
+    #[serde(default = "one")]
+    pub seconds: u32,
     /// At its end.
     pub phase: Phase,
     /// Logged-in sessions at its end.
@@ -282,6 +304,10 @@ pub struct Health {
     pub swapped: u64,
     /// Descriptors of this program at the end.
     pub open_files: u64,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// One operation within one second.
@@ -410,7 +436,13 @@ impl Outcome {
     /// # Errors
     /// A histogram of the timeline that came from elsewhere is none.
     pub fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
-        for point in &other.timeline {
+        // Both as coarse as the coarser of them.
+        let width = |points: &[Point]| points.iter().map(|point| point.seconds).max();
+        let seconds = width(&self.timeline).max(width(&other.timeline)).unwrap_or(1);
+        let mut theirs = other.timeline.clone();
+        coarsen(&mut self.timeline, seconds);
+        coarsen(&mut theirs, seconds);
+        for point in &theirs {
             match self.timeline.binary_search_by_key(&point.second, |mine| mine.second) {
                 Ok(at) => self.timeline[at].merge(point)?,
                 Err(at) => self.timeline.insert(at, point.clone()),
@@ -429,28 +461,64 @@ impl Outcome {
         self.phases = self.phases.longest(&other.phases);
         self.sessions.merge(&other.sessions);
         self.correctness.merge(&other.correctness);
-        self.throughput.add(&other.throughput);
+        self.throughput = self.throughput.plus(&other.throughput);
         self.measured.merge(&other.measured);
         self.unmeasured.merge(&other.unmeasured);
         self.marks.extend(other.marks.iter().cloned());
         self.marks.sort_by(|a, b| a.at.total_cmp(&b.at));
-        // Machines that climbed one ladder together have made the same steps.
-        if self.steps.len() == other.steps.len() {
-            self.steps.iter_mut().zip(&other.steps).for_each(|(mine, theirs)| mine.merge(theirs));
-        } else {
-            self.steps.extend(other.steps.iter().cloned());
-        }
+        self.merge_steps(&other.steps);
         self.generators.extend(other.generators.iter().cloned());
         Ok(())
     }
+
+    /// Steps that both generators made at the same place are one step. Each judged for itself, so
+    /// their ways may part: what only one of them did is kept, and is no good step, because nobody
+    /// knows what both would have done.
+    fn merge_steps(&mut self, theirs: &[Step]) {
+        if self.steps.is_empty() || theirs.is_empty() {
+            self.steps.extend_from_slice(theirs);
+            return;
+        }
+        let first = (self.steps[0].load, theirs[0].load);
+        let goes_along = |(mine, other): &(&Step, &Step)| {
+            (mine.load * first.1 - other.load * first.0).abs() <= 1e-6 * first.0 * first.1
+        };
+        let together = self.steps.iter().zip(theirs).take_while(goes_along).count();
+        for (mine, other) in self.steps.iter_mut().zip(&theirs[..together]) {
+            mine.merge(other);
+        }
+        self.steps.extend_from_slice(&theirs[together..]);
+        for alone in &mut self.steps[together..] {
+            let why = "not all generators made this step";
+            if alone.broken.iter().all(|known| known != why) {
+                alone.broken.push(why.into());
+            }
+        }
+        // The figures of the whole are those of the last step that was good for all.
+        let good = self.steps.iter().rev().find(|step| step.broken.is_empty());
+        self.throughput = good.map_or_else(Throughput::default, |step| step.throughput);
+        self.measured = good.map_or_else(Recording::new, |step| step.measured.clone());
+    }
 }
 
-impl Throughput {
-    fn add(&mut self, other: &Self) {
-        self.sent += other.sent;
-        self.acked += other.acked;
-        self.delivered += other.delivered;
-        self.logins += other.logins;
+/// Makes each point about this many seconds, or about a part of them where others are missing.
+pub(crate) fn coarsen(timeline: &mut Vec<Point>, seconds: u32) {
+    for point in std::mem::take(timeline) {
+        append(timeline, point, seconds);
+    }
+}
+
+/// Adds a point behind all others to a timeline whose points are about so many seconds each.
+pub(crate) fn append(timeline: &mut Vec<Point>, mut point: Point, seconds: u32) {
+    let seconds = seconds.max(1);
+    match timeline.last_mut() {
+        Some(last) if last.second / seconds == point.second / seconds => last.continues(&point),
+        _ => {
+            // A point begins where the seconds that it stands for begin.
+            let skipped = point.second % seconds;
+            point.second -= skipped;
+            timeline.push(point);
+        }
     }
 }
 
@@ -458,7 +526,7 @@ impl Step {
     /// Adds the same step of another generator. What breaks it for one breaks it for all.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.load += other.load;
-        self.throughput.add(&other.throughput);
+        self.throughput = self.throughput.plus(&other.throughput);
         let new = other.broken.iter().filter(|why| !self.broken.contains(why));
         let new: Vec<String> = new.cloned().collect();
         self.broken.extend(new);
@@ -488,6 +556,7 @@ impl Sessions {
         self.logins += other.logins;
         self.lost += other.lost;
         self.failed += other.failed;
+        self.expected += other.expected;
         for (&failure, &count) in &other.ends {
             count_failure(&mut self.ends, failure, count);
         }
@@ -529,6 +598,34 @@ impl Point {
         self.target_rss = self.target_rss.or(other.target_rss);
         self.target_cpu = self.target_cpu.or(other.target_cpu);
         self.health.merge(&other.health);
+        self.seconds = self.seconds.max(other.seconds);
+        self.add_operations(other)
+    }
+
+    /// Makes it about the time of the next one as well.
+    pub(crate) fn continues(&mut self, next: &Self) {
+        let (before, after) = (f64::from(self.seconds), f64::from(next.seconds));
+        let mean = |a: f64, b: f64| (a * before + b * after) / (before + after).max(1.0);
+        self.seconds += next.seconds;
+        self.phase = next.phase;
+        self.connected = next.connected;
+        self.connecting = next.connecting;
+        self.sent += next.sent;
+        self.acked += next.acked;
+        self.delivered += next.delivered;
+        self.generator_rss = next.generator_rss;
+        self.generator_cpu = mean(self.generator_cpu, next.generator_cpu);
+        self.target_rss = next.target_rss.or(self.target_rss);
+        self.target_cpu = match (self.target_cpu, next.target_cpu) {
+            (Some(a), Some(b)) => Some(mean(a, b)),
+            (a, b) => b.or(a),
+        };
+        self.health.continues(&next.health, mean);
+        // Both were packed here.
+        let _ = self.add_operations(next);
+    }
+
+    fn add_operations(&mut self, other: &Self) -> Result<(), NotAHistogram> {
         for (operation, theirs) in &other.operations {
             let mine = self.operations.entry(*operation).or_default();
             mine.count += theirs.count;
@@ -557,6 +654,18 @@ impl Health {
         self.memory_available = memory.into_iter().flatten().min();
         self.swapped += other.swapped;
         self.open_files = self.open_files.max(other.open_files);
+    }
+}
+
+impl Health {
+    /// Makes it about the time of the next one as well: counts add up, shares are those of the whole.
+    fn continues(&mut self, next: &Self, mean: impl Fn(f64, f64) -> f64) {
+        let shares = (self.busiest_shard, self.starved_shard);
+        let drops = [self.target_socket_drops, next.target_socket_drops];
+        self.merge(next);
+        self.busiest_shard = mean(shares.0, next.busiest_shard);
+        self.starved_shard = mean(shares.1, next.starved_shard);
+        self.target_socket_drops = drops.into_iter().flatten().reduce(|a, b| a + b);
     }
 }
 

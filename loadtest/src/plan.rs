@@ -188,6 +188,8 @@ pub struct Ladder {
     pub last: f64,
     /// From one step to the next.
     pub rise: Rise,
+    /// Steps behind the first bad one, each half way between the last good and the first bad load.
+    pub refine: u32,
     /// Each step runs so long before it is measured,
     #[serde(with = "seconds")]
     pub settle: Duration,
@@ -460,6 +462,18 @@ impl Work {
             Self::Chat { pairs, .. } => 2 * pairs,
             Self::Group { groups, receivers, .. } => groups * (1 + receivers),
             // The writers; receivers come in the measured phase.
+            Self::Sync { receivers, .. } => receivers,
+        }
+    }
+
+    /// What is dealt to the shards as a whole: sessions, pairs, groups, backlogs.
+    pub fn units(&self) -> u64 {
+        match *self {
+            Self::Hold { sessions }
+            | Self::Storm { sessions, .. }
+            | Self::Churn { sessions, .. } => sessions,
+            Self::Chat { pairs, .. } => pairs,
+            Self::Group { groups, .. } => groups,
             Self::Sync { receivers, .. } => receivers,
         }
     }

@@ -131,6 +131,7 @@ impl Sample {
         let connected = self.outcome.sessions.connected;
         self.outcome.timeline.push(Point {
             second,
+            seconds: 1,
             phase,
             connected,
             connecting: if phase == Phase::Ramp { 16 } else { 0 },

@@ -23,7 +23,14 @@ pub enum Due {
         late: bool,
     },
     /// So many are given up, because they were due too long ago.
-    Dropped(u64),
+    Dropped {
+        /// How many.
+        count: u64,
+        /// When the first of them was due.
+        first: Nanos,
+        /// And the last.
+        last: Nanos,
+    },
 }
 
 /// When something is begun too late.
@@ -75,7 +82,7 @@ impl Schedule {
     }
 
     /// From `start` on so many are due a second; 0 for none. What was due before and not begun is
-    /// forgotten.
+    /// forgotten: see [`drop_until`](Self::drop_until).
     pub fn set_rate(&mut self, start: Nanos, rate: f64) {
         self.rate = if rate.is_finite() { rate } else { 0.0 };
         self.start = start;
@@ -104,16 +111,22 @@ impl Schedule {
         let intended = self.next().filter(|at| *at <= now)?;
         let lag = now - intended;
         if lag > self.lateness.drop_after {
-            let oldest = now - self.lateness.drop_after;
-            let mut dropped = 0;
-            while self.next().is_some_and(|at| at < oldest) {
-                self.advance();
-                dropped += 1;
-            }
-            return Some(Due::Dropped(dropped));
+            return self.drop_until(now - self.lateness.drop_after);
         }
         self.advance();
         Some(Due::Begin { intended, late: lag > self.lateness.late_after })
+    }
+
+    /// Gives up what is due before `until`, if there is any.
+    pub fn drop_until(&mut self, until: Nanos) -> Option<Due> {
+        let first = self.next().filter(|at| *at < until)?;
+        let (mut count, mut last) = (0, first);
+        while let Some(at) = self.next().filter(|at| *at < until) {
+            self.advance();
+            count += 1;
+            last = at;
+        }
+        Some(Due::Dropped { count, first, last })
     }
 
     fn advance(&mut self) {
@@ -155,7 +168,10 @@ mod tests {
                     begun.push(intended);
                     lates += u64::from(late);
                 }
-                Due::Dropped(count) => drops += count,
+                Due::Dropped { count, first, last } => {
+                    assert!(first <= last && last < now);
+                    drops += count;
+                }
             }
         }
         (begun, lates, drops)
@@ -183,7 +199,7 @@ mod tests {
                             prop_assert_eq!(late, now - intended > 10 * MS);
                             begun += 1;
                         }
-                        Due::Dropped(count) => dropped += count,
+                        Due::Dropped { count, .. } => dropped += count,
                     }
                 }
                 let due = (now as f64 / SECOND as f64 * rate).floor() as u64 + 1;
@@ -239,6 +255,15 @@ mod tests {
         let (begun, _, dropped) = drain(&mut schedule, 3 * SECOND);
         assert_eq!(dropped, 149, "all that were due more than a second ago");
         assert_eq!((begun[0], begun.len()), (2 * SECOND, 101));
+    }
+
+    #[test]
+    fn what_is_given_up_is_told_with_its_times() {
+        let mut schedule = even(100.0);
+        let dropped = schedule.drop_until(35 * MS);
+        assert_eq!(dropped, Some(Due::Dropped { count: 4, first: 0, last: 30 * MS }));
+        assert_eq!(schedule.drop_until(40 * MS), None);
+        assert_eq!(schedule.next(), Some(40 * MS));
     }
 
     #[test]

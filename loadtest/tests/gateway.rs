@@ -198,6 +198,7 @@ fn a_ladder_ends_with_the_last_good_step() {
         first: 20.0,
         last: 1000.0,
         rise: Rise::Multiply(2.0),
+        refine: 2,
         settle: Duration::from_millis(100),
         hold: Duration::from_secs(1),
         least_share: 0.5,
@@ -213,9 +214,9 @@ fn a_ladder_ends_with_the_last_good_step() {
     let outcome = Run::start(plan, hooks).unwrap().finish().unwrap();
     assert_good(&outcome);
     let loads: Vec<f64> = outcome.steps.iter().map(|step| step.load).collect();
-    assert_eq!(loads, [20.0, 40.0, 80.0]);
+    assert_eq!(loads, [20.0, 40.0, 80.0, 60.0, 50.0]);
     assert_eq!(outcome.steps[2].broken, ["too much"]);
-    assert!((outcome.rate_per_second() - 40.0).abs() < 3.0, "{}", outcome.rate_per_second());
+    assert!((outcome.rate_per_second() - 50.0).abs() < 3.0, "{}", outcome.rate_per_second());
 }
 
 #[test]

@@ -225,6 +225,7 @@ mod tests {
             first: 1000.0,
             last: 9000.0,
             rise: Rise::Multiply(1.25),
+            refine: 4,
             settle: Duration::ZERO,
             hold: Duration::from_secs(1),
             least_share: 0.95,

@@ -3,7 +3,8 @@
 //! ```text
 //! send_ack.hlog           response times of what was measured, one interval
 //! send_ack.service.hlog   service times of the same
-//! send_ack.seconds.hlog   response times of the whole run, an interval for each second
+//! send_ack.seconds.hlog   response times of the whole run, an interval for each second (of a run of
+//!                         hours: for every few)
 //! ```
 //!
 //! What the tools say of the first two equals `summary.json`. The seconds are of what ended in them,
@@ -115,7 +116,8 @@ fn whole(
 fn seconds(outcome: &Outcome, operation: Operation) -> Vec<Interval<'_>> {
     let points = outcome.timeline.iter().filter_map(|point| {
         let histogram = point.operations.get(&operation)?.response.unpack().ok()?;
-        (!histogram.is_empty()).then(|| (f64::from(point.second), 1.0, Cow::Owned(histogram)))
+        let (begin, length) = (f64::from(point.second), f64::from(point.seconds));
+        (!histogram.is_empty()).then_some((begin, length, Cow::Owned(histogram)))
     });
     points.collect()
 }

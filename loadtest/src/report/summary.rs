@@ -54,6 +54,10 @@ pub struct Summary {
     pub sessions_lost: u64,
     /// Attempts that did not lead to a session, in the whole run.
     pub sessions_failed: u64,
+    /// Sessions whose end the plan wanted: silent ones that the gateway evicted, those of a storm,
+    /// those that it asked to go. In the whole run.
+    #[serde(default)]
+    pub sessions_ended_as_planned: u64,
     /// Why sessions ended, or attempts failed, against the plan.
     pub session_ends: BTreeMap<String, u64>,
     /// Messages written, in the whole run.
@@ -324,6 +328,7 @@ impl Summary {
             logins: sessions.logins,
             sessions_lost: sessions.lost,
             sessions_failed: sessions.failed,
+            sessions_ended_as_planned: sessions.expected,
             session_ends: named(&sessions.ends),
             sent: found.sent,
             acked: found.acked,

@@ -98,7 +98,7 @@ pub struct SlotOperation {
 impl Timeline {
     /// Joins the seconds of a run.
     pub(super) fn new(points: &[Point]) -> Result<Self, NotAHistogram> {
-        let seconds = points.last().map_or(0, |point| point.second as usize + 1);
+        let seconds = points.last().map_or(0, |point| (point.second + point.seconds) as usize);
         let slot_seconds = seconds.div_ceil(MAX_SLOTS).max(1);
         let same = |a: &Point, b: &Point| {
             a.second as usize / slot_seconds == b.second as usize / slot_seconds
@@ -114,7 +114,8 @@ impl Slot {
         let Some((first, last)) = points.first().zip(points.last()) else {
             return Ok(Self::default());
         };
-        let mean = |sum: f64| sum / points.len() as f64;
+        let seconds: u32 = points.iter().map(|point| point.seconds).sum();
+        let mean = |sum: f64| sum / f64::from(seconds.max(1));
         let count = |part: fn(&Point) -> u64| mean(points.iter().map(part).sum::<u64>() as f64);
         let mut operations = BTreeMap::new();
         for operation in Operation::ALL {
@@ -134,7 +135,9 @@ impl Slot {
             acked_per_second: count(|point| point.acked),
             delivered_per_second: count(|point| point.delivered),
             generator_rss_bytes: last.generator_rss,
-            generator_cpu_cores: mean(points.iter().map(|point| point.generator_cpu).sum()),
+            generator_cpu_cores: mean(
+                points.iter().map(|one| one.generator_cpu * f64::from(one.seconds)).sum(),
+            ),
             gateway_rss_bytes: last.target_rss,
             gateway_cpu_cores: (!known.is_empty())
                 .then(|| known.iter().sum::<f64>() / known.len() as f64),

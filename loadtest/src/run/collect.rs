@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{Nanos, SECOND};
-use crate::outcome::{Correctness, Phase, Point, PointOperation, Sessions};
+use crate::outcome::{self, Correctness, Phase, Point, PointOperation, Sessions};
 use crate::record::{Recording, count_failure};
 use crate::swarm::{Report, Tally};
 use crate::verify::Ledger;
+
+/// Points of a timeline: an hour of seconds. A longer run has coarser ones, so that what a run
+/// keeps (a few KB a point) does not grow with its length.
+const MAX_POINTS: usize = 3600;
 
 /// Everything that the shards have said.
 #[derive(Debug)]
@@ -19,11 +23,15 @@ pub(super) struct Collected {
     ended: usize,
     pub(super) measured: Recording,
     pub(super) unmeasured: Recording,
+    /// At most [`MAX_POINTS`]; all begin at a multiple of `point_seconds`.
     pub(super) timeline: Vec<Point>,
+    point_seconds: u32,
     /// Counts at the end of the last second of the timeline.
     before: Correctness,
     peak: u64,
     lowest: Option<u64>,
+    /// Sessions at the end of the last second that was measured.
+    pub(super) connected: Option<u64>,
 }
 
 /// A second that is not complete.
@@ -58,9 +66,11 @@ impl Collected {
             measured: Recording::new(),
             unmeasured: Recording::new(),
             timeline: Vec::new(),
+            point_seconds: 1,
             before: Correctness::default(),
             peak: 0,
             lowest: None,
+            connected: None,
         }
     }
 
@@ -85,6 +95,15 @@ impl Collected {
         Some(point)
     }
 
+    /// Adds a point to the timeline, which becomes coarser when it is full.
+    pub(super) fn push(&mut self, point: Point) {
+        while self.timeline.len() >= MAX_POINTS {
+            self.point_seconds = self.point_seconds.saturating_mul(2);
+            outcome::coarsen(&mut self.timeline, self.point_seconds);
+        }
+        outcome::append(&mut self.timeline, point, self.point_seconds);
+    }
+
     /// Whether all shards have said their last.
     pub(super) fn is_over(&self) -> bool {
         self.ended >= self.latest.len()
@@ -96,11 +115,13 @@ impl Collected {
         self.peak = self.peak.max(live);
         if phase == Phase::Measured {
             self.lowest = Some(self.lowest.map_or(live, |lowest| lowest.min(live)));
+            self.connected = Some(live);
         }
         let found = sum.ledger.found;
         let before = std::mem::replace(&mut self.before, found);
         Point {
             second,
+            seconds: 1,
             phase,
             connected: live,
             connecting: sum.tally.connecting,
@@ -123,6 +144,7 @@ impl Collected {
             sum.tally.logins += tally.logins;
             sum.tally.lost += tally.lost;
             sum.tally.failed += tally.failed;
+            sum.tally.expected += tally.expected;
             sum.tally.fill_left += tally.fill_left;
             sum.tally.syncing += tally.syncing;
             sum.tally.queued += tally.queued;
@@ -138,9 +160,45 @@ impl Collected {
 
     /// So far; `connected` is the number now.
     pub(super) fn sessions(&self, planned: u64) -> Sessions {
-        let Tally { live, logins, lost, failed, ends, .. } = self.sum().tally;
+        let Tally { live, logins, lost, failed, expected, ends, .. } = self.sum().tally;
         let lowest = self.lowest.unwrap_or(live);
         let peak = self.peak.max(live);
-        Sessions { planned, connected: live, peak, lowest, logins, lost, failed, ends }
+        Sessions { planned, connected: live, peak, lowest, logins, lost, failed, expected, ends }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Operation;
+    use crate::outcome::Throughput;
+
+    /// A run of ten days: nothing is lost but the resolution.
+    #[test]
+    fn a_long_timeline_becomes_coarser_and_stays_whole() {
+        let seconds = 10 * 86_400;
+        let mut all = Collected::new(1);
+        let mut recording = Recording::new();
+        recording.success(Operation::Login, 1000, 500);
+        let one = PointOperation::of(recording.get(Operation::Login).unwrap());
+        for second in 0..seconds {
+            let mut point = Point { second, seconds: 1, acked: 3, ..Point::default() };
+            point.generator_cpu = 0.25;
+            if second % 3600 == 0 {
+                point.operations.insert(Operation::Login, one.clone());
+            }
+            all.push(point);
+            assert!(all.timeline.len() <= MAX_POINTS);
+        }
+        let points = &all.timeline;
+        assert!(points.len() > MAX_POINTS / 2);
+        let gapless = |pair: &[Point]| pair[0].second + pair[0].seconds == pair[1].second;
+        assert!(points.windows(2).all(gapless));
+        assert_eq!(points.iter().map(|point| point.seconds).sum::<u32>(), seconds);
+        assert!(points.iter().all(|point| point.generator_cpu == 0.25));
+        let logins = points.iter().filter_map(|point| point.operations.get(&Operation::Login));
+        let counts = logins.map(|one| (one.count, one.response.unpack().unwrap().len()));
+        assert_eq!(counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), (240, 240));
+        assert_eq!(Throughput::of(points.iter()).acked, 3.0);
     }
 }

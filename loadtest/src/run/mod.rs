@@ -6,10 +6,14 @@
 //!   -> finish()            the outcome
 //! ```
 
+mod climb;
 mod collect;
 mod conduct;
 mod footprint;
 mod gate;
+mod load;
+mod search;
+mod watch;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -185,6 +189,9 @@ impl Handle {
     }
 }
 
+/// Fleets of one plan: a shard looks at each of them in each of its turns.
+const MAX_FLEETS: usize = 1000;
+
 /// What the types allow and makes no sense.
 fn check(plan: &Plan, hooks: &Hooks) -> Result<(), RunError> {
     let wrong = |why: String| Err(RunError::Plan(why));
@@ -193,6 +200,9 @@ fn check(plan: &Plan, hooks: &Hooks) -> Result<(), RunError> {
     }
     if plan.users() > u64::from(u32::MAX / 2) || plan.all_sessions() > u64::from(u32::MAX / 2) {
         return wrong("one generator makes at most 2 billion sessions".into());
+    }
+    if plan.fleets.len() > MAX_FLEETS {
+        return wrong(format!("a plan has at most {MAX_FLEETS} fleets"));
     }
     for fleet in &plan.fleets {
         let name = &fleet.name;
@@ -225,6 +235,9 @@ fn refusal(plan: &Plan, probe: &Probe) -> RunError {
     let address = plan.target.addresses.first().map_or_else(String::new, ToString::to_string);
     let words = if probe.words.is_empty() { String::new() } else { format!(" ({})", probe.words) };
     let why = match probe.failure {
+        Failure::TimedOut if probe.in_login => {
+            format!("it does not answer the login within {:?}", plan.answer_timeout)
+        }
         Failure::TimedOut => "it does not answer; is a gateway running there?".to_owned(),
         // RFC 9001 section 4.8: 0x100 and the TLS alert; 120 is no_application_protocol.
         Failure::Transport(0x178) => format!(

@@ -71,6 +71,8 @@ impl Scenario {
                 true => Rise::Add(ramp.step),
                 false => Rise::Multiply(ramp.factor),
             },
+            // Within the rule of the key.
+            refine: u32::try_from(ramp.refine).unwrap_or(0),
             settle: self.run.warm_up,
             hold: self.run.measured,
             least_share: ramp.least_share,

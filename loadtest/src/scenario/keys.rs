@@ -180,6 +180,9 @@ settings! {
         factor("ramp.factor", "factor", &[Ramp]): f64 = 1.25, decimal("FACTOR", 1.01, 10.0);
         /// Instead of a factor: each step has so many messages a second more. 0: off.
         step("ramp.step", "step", &[Ramp]): f64 = 0.0, decimal("RATE", 0.0, MOST_RATE);
+        /// Behind the first bad step so many more are made, each half way between the last good
+        /// and the first bad rate, until those are within 2 %.
+        refine("ramp.refine", "refine", &[Ramp]): u64 = 4, whole("COUNT", 0, 20);
         /// No step goes beyond this rate.
         most("ramp.most", "most", &[Ramp]): f64
             = 1_000_000.0, decimal("RATE", 1.0, MOST_RATE);

@@ -21,6 +21,8 @@ pub(crate) struct Tally {
     /// See [`Sessions`](crate::outcome::Sessions).
     pub(crate) failed: u64,
     /// See [`Sessions`](crate::outcome::Sessions).
+    pub(crate) expected: u64,
+    /// See [`Sessions`](crate::outcome::Sessions).
     pub(crate) ends: BTreeMap<Failure, u64>,
     /// Messages of backlogs that must be acknowledged before they can be synced.
     pub(crate) fill_left: u64,
@@ -86,9 +88,18 @@ impl Book {
         self.of(intended).late(operation);
     }
 
-    /// Not begun at all.
-    pub(super) fn dropped(&mut self, operation: Operation, about: Nanos, count: u64) {
-        self.of(about).dropped(operation, count);
+    /// So many were not begun at all, due from `first` to `last`: about evenly, so that each part
+    /// counts where it was due.
+    pub(super) fn dropped(&mut self, operation: Operation, count: u64, first: Nanos, last: Nanos) {
+        let (from, to) = (first.max(self.window.start), last.min(self.window.end));
+        let measured = match self.window.is_empty() || to < from || first == self.window.end {
+            true => 0,
+            false if first == last => count,
+            false => (count as f64 * (to - from) as f64 / (last - first) as f64).round() as u64,
+        };
+        let measured = measured.min(count);
+        self.measured.dropped(operation, measured);
+        self.unmeasured.dropped(operation, count - measured);
     }
 
     /// Why a session ended, or an attempt.
@@ -108,5 +119,32 @@ impl Book {
     /// slowest must not fall out because the phase is over.
     fn of(&mut self, intended: Nanos) -> &mut Recording {
         if self.window.contains(&intended) { &mut self.measured } else { &mut self.unmeasured }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_counts_where_it_was_due() {
+        let mut book = Book { window: 100..200, ..Book::default() };
+        let cases = [
+            ((10, 0, 99), 0),
+            ((10, 200, 300), 0),
+            ((10, 100, 190), 10),
+            ((10, 50, 150), 5),
+            ((10, 150, 250), 5),
+            ((40, 0, 400), 10),
+            ((1, 199, 199), 1),
+            ((1, 200, 200), 0),
+        ];
+        for ((count, first, last), measured) in cases {
+            book.dropped(Operation::Sync, count, first, last);
+            let report = book.report(0, 0, false);
+            let of = |part: &Recording| part.get(Operation::Sync).map_or(0, |one| one.dropped);
+            let found = (of(&report.measured), of(&report.unmeasured));
+            assert_eq!(found, (measured, count - measured), "{first} to {last}");
+        }
     }
 }

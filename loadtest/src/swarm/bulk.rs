@@ -14,6 +14,7 @@ use super::traffic::MessageId;
 use super::wire::{HeadsPage, Kind, Message, PullPage, ServerFrame};
 use crate::clock::{self, Nanos, SECOND};
 use crate::operation::{Failure, Operation};
+use crate::plan::Work;
 use crate::verify::Stamp;
 
 /// A gap that is still there after an answer is asked for again after this.
@@ -59,7 +60,7 @@ impl Shard {
         };
         let one = wire::Range { target: Some(target), from, to, ..Default::default() };
         let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
-        if !self.request(io, index, request, Job::Mend) {
+        if !self.request(io, index, request, Job::Mend { next: from, to }) {
             self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
         }
     }
@@ -75,7 +76,8 @@ impl Shard {
         }
     }
 
-    fn ask_for_backlog(&mut self, io: &mut Io<'_>, index: u32, sync: Sync) {
+    fn ask_for_backlog(&mut self, io: &mut Io<'_>, index: u32, mut sync: Sync) {
+        sync.is_whole = false;
         let line = &self.lines[self.sessions[index as usize].line as usize];
         let target = range::Target::Conversation(Bytes::copy_from_slice(&line.conversation));
         let one =
@@ -137,7 +139,8 @@ impl Shard {
                 Ok(Some(frame)) => match frame.kind {
                     Some(Kind::HeadsPage(page)) => self.take_heads(index, &mut bulk.job, &page),
                     Some(Kind::PullPage(page)) => self.take_page(index, &mut bulk.job, &page),
-                    // A refusal ends the stream; what is missing then shows.
+                    // A refusal; the end of the stream follows.
+                    Some(Kind::Error(error)) => bulk.job.refused(error.code),
                     _ => {}
                 },
                 Ok(None) => break,
@@ -154,15 +157,29 @@ impl Shard {
         reading.bulk.take_if(|bulk| bulk.stream == stream)
     }
 
-    /// An answer is over, whole or not.
-    pub(super) fn bulk_ended(&mut self, io: &mut Io<'_>, index: u32, stream: StreamId) {
-        let Some(bulk) = self.take_bulk(index, stream) else { return };
+    /// An answer is over, whole or not; `code`: it was given up with this.
+    pub(super) fn bulk_ended(
+        &mut self,
+        io: &mut Io<'_>,
+        index: u32,
+        stream: StreamId,
+        code: Option<VarInt>,
+    ) {
+        let Some(mut bulk) = self.take_bulk(index, stream) else { return };
+        if let Some(code) = code {
+            bulk.job.refused(u32::try_from(code.into_inner()).unwrap_or(u32::MAX));
+        }
         match bulk.job {
-            Job::Mend => {
+            Job::Mend { .. } => {
                 let line = self.sessions[index as usize].line;
                 if line != NONE && self.lines[line as usize].receiver.gap().is_some() {
                     self.plan_mend(line, clock::now() + AGAIN_AFTER);
                 }
+            }
+            // What was not read to its end says nothing of what is there.
+            Job::Heads(sync) | Job::Backlog(sync) if !sync.is_whole => {
+                let failure = sync.refused.map_or(Failure::BadAnswer, Failure::Code);
+                self.sync_over(io, index, sync.intended, Err(failure));
             }
             Job::Heads(sync) if sync.head > 0 => self.ask_for_backlog(io, index, sync),
             Job::Heads(sync) => {
@@ -170,7 +187,9 @@ impl Shard {
                 self.sync_over(io, index, sync.intended, Err(Failure::BadAnswer));
             }
             Job::Backlog(sync) => {
-                let whole = self.lost_backlog(index, sync.position) && sync.position >= sync.head;
+                let whole = self.lost_backlog(index, sync.position)
+                    && sync.position >= sync.head
+                    && !sync.has_gaps;
                 let result = if whole { Ok(sync.begun) } else { Err(Failure::BadAnswer) };
                 self.sync_over(io, index, sync.intended, result);
             }
@@ -188,6 +207,7 @@ impl Shard {
 
     fn take_heads(&mut self, index: u32, job: &mut Job, page: &HeadsPage) {
         let Job::Heads(sync) = job else { return };
+        sync.is_whole |= page.is_end;
         let line = self.sessions[index as usize].line;
         // A user of this run is in one conversation.
         if let Some(head) = page.heads.first()
@@ -202,7 +222,7 @@ impl Shard {
     fn take_page(&mut self, index: u32, job: &mut Job, page: &PullPage) {
         let line = self.sessions[index as usize].line;
         match job {
-            Job::Mend if line != NONE => {
+            Job::Mend { next, to } if line != NONE => {
                 let now = clock::now();
                 let receiver = &mut self.lines[line as usize].receiver;
                 if page.error_code == 0 {
@@ -212,18 +232,30 @@ impl Shard {
                     receiver.ask(last.seq);
                 }
                 for message in &page.messages {
+                    // The log is read in order: what it passes over is not in it.
+                    if message.seq > *next {
+                        self.lines[line as usize].receiver.has_read(message.seq - 1);
+                    }
+                    *next = message.seq.saturating_add(1).max(*next);
                     self.take_in(index, message, Via::Pull, now);
+                }
+                if page.is_end && page.error_code == 0 {
+                    let end = if *to == 0 { page.head } else { page.head.min(*to) };
+                    self.lines[line as usize].receiver.has_read(end);
                 }
             }
             Job::Backlog(sync) => {
-                page.messages.iter().for_each(|message| self.check_backlog(sync, message));
+                let backlog = self.backlog_of(index);
+                page.messages.iter().for_each(|one| self.check_backlog(sync, backlog, one));
+                sync.is_whole |= page.is_end && page.error_code == 0;
+                sync.refused = (page.error_code != 0).then_some(page.error_code).or(sync.refused);
             }
             _ => {}
         }
     }
 
     /// One message of a backlog: the next, unchanged, in the order in which it was written.
-    fn check_backlog(&mut self, sync: &mut Sync, message: &Message) {
+    fn check_backlog(&mut self, sync: &mut Sync, backlog: u64, message: &Message) {
         let found = &mut self.book.ledger.found;
         let Some(id) =
             MessageId::parse(&message.client_msg_id).filter(|id| id.mark == self.context.mark)
@@ -239,22 +271,31 @@ impl Shard {
             found.duplicated += 1;
             return;
         }
-        if message.seq > sync.position + 1 {
-            found.lost += message.seq - sync.position - 1;
-        }
+        // What lies between is missing, as far as anything was written.
+        sync.has_gaps |= message.seq - sync.position > 1;
+        found.lost += message
+            .seq
+            .min(backlog.saturating_add(1))
+            .saturating_sub(sync.position.saturating_add(1));
         if id.counter < sync.counter {
             found.reordered += 1;
         }
         sync.position = message.seq;
-        sync.counter = id.counter + 1;
+        sync.counter = id.counter.saturating_add(1);
         found.delivered += 1;
+    }
+
+    /// Messages that wait for the session's user.
+    fn backlog_of(&self, index: u32) -> u64 {
+        match *self.work(self.sessions[index as usize].share as usize) {
+            Work::Sync { backlog, .. } => backlog,
+            _ => 0,
+        }
     }
 
     /// Counts what a pass over a backlog did not bring. `true`: it brought everything.
     fn lost_backlog(&mut self, index: u32, position: u64) -> bool {
-        let share = self.sessions[index as usize].share as usize;
-        let crate::plan::Work::Sync { backlog, .. } = *self.work(share) else { return true };
-        let missing = backlog.saturating_sub(position);
+        let missing = self.backlog_of(index).saturating_sub(position);
         self.book.ledger.found.lost += missing;
         missing == 0
     }

@@ -28,6 +28,8 @@ pub(super) struct Tables {
 pub(super) struct Share {
     /// Index of the fleet in the plan.
     pub(super) fleet: usize,
+    /// How much of the fleet it is, 0 to 1: what is due of a rate.
+    pub(super) part: f64,
     /// Sessions that the ramp makes.
     pub(super) sessions: Range<u32>,
     /// Sessions that come later: receivers of a backlog.
@@ -59,6 +61,13 @@ pub(super) struct Share {
 pub(super) struct Place {
     pub(super) shard: usize,
     pub(super) shards: usize,
+}
+
+impl Place {
+    /// Units of a fleet that are this shard's.
+    fn share_of(self, units: u64) -> std::iter::StepBy<Range<u64>> {
+        (self.shard as u64..units).step_by(self.shards.max(1))
+    }
 }
 
 impl Tables {
@@ -148,8 +157,10 @@ fn share(plan: &Plan, index: usize, place: Place, (sessions, receivers, writers)
         shares,
         seed(plan, place, index, 2),
     );
+    let units = fleet.work.units();
     Share {
         fleet: index,
+        part: place.share_of(units).count() as f64 / units.max(1) as f64,
         dial: sessions.start..sessions.start,
         sessions,
         receivers,
@@ -167,9 +178,9 @@ fn share(plan: &Plan, index: usize, place: Place, (sessions, receivers, writers)
 
 impl Share {
     /// Messages a second of this share; 0 for a closed loop.
-    pub(super) fn send_rate(&self, traffic: Option<&Traffic>, place: Place) -> f64 {
+    pub(super) fn send_rate(&self, traffic: Option<&Traffic>) -> f64 {
         match traffic.map(|traffic| traffic.load) {
-            Some(Load::Rate { per_second, .. }) => per_second / place.shards as f64,
+            Some(Load::Rate { per_second, .. }) => per_second * self.part,
             Some(Load::Think { mean }) if !mean.is_zero() => {
                 self.writers.len() as f64 / mean.as_secs_f64()
             }
@@ -188,7 +199,7 @@ struct Layout<'a> {
 impl Layout<'_> {
     /// Ramp sessions, later sessions, writing lines.
     fn units(&mut self, first_user: u32, place: Place) -> Parts {
-        let mine = |units: u64| (place.shard as u64..units).step_by(place.shards.max(1));
+        let mine = |units: u64| place.share_of(units);
         let begin = self.end();
         let mut writers = Vec::new();
         match self.fleet.work {
@@ -331,12 +342,16 @@ mod tests {
                     manners: Manners::default(),
                 })
                 .collect();
+            let mut parts = vec![0.0; plan.fleets.len()];
             let mut seen = std::collections::BTreeSet::new();
             let (mut ramp, mut users) = (0, std::collections::BTreeSet::new());
             for shard in 0..shards {
                 let tables = Tables::lay_out(&plan, Place { shard, shards }, true);
-                for share in &tables.shares {
+                for (share, part) in tables.shares.iter().zip(&mut parts) {
                     ramp += share.sessions.len() as u64;
+                    *part += share.part;
+                    // Nobody is asked to write who has no writer.
+                    prop_assert!(share.part == 0.0 || !share.sessions.is_empty());
                     for &line in &share.writers {
                         let line = &tables.lines[line as usize];
                         prop_assert!(line.channel != NONE);
@@ -358,6 +373,7 @@ mod tests {
                     prop_assert_eq!(tables.channels[line.channel as usize].line, channel.line);
                 }
             }
+            prop_assert!(parts.iter().all(|part: &f64| (part - 1.0).abs() < 1e-9), "{parts:?}");
             prop_assert_eq!(ramp, plan.sessions());
             prop_assert_eq!(users.len() as u64, plan.users());
         }

@@ -6,17 +6,21 @@
 //! ```text
 //! Order -> mailbox -> shard.rs  on_tick: timetable -> traffic.rs (write)
 //!                               datagrams -> receive.rs (verify, record), bulk.rs (pull, sync)
-//!                               life.rs (connect, login, heartbeat, loss, return)
+//!                               connect.rs (handshake, login), life.rs (heartbeat, loss, return),
+//!                               storm.rs (all of them at once)
 //!                     book.rs -> Report, once a second -> run.rs
 //! ```
 
 mod book;
 mod bulk;
+mod connect;
 mod layout;
 mod life;
+mod orders;
 mod receive;
 mod session;
 mod shard;
+mod storm;
 mod traffic;
 mod wire;
 

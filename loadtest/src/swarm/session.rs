@@ -156,8 +156,9 @@ pub(super) struct Bulk {
 /// What a request is for.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// What a receiver misses.
-    Mend,
+    /// What a receiver misses: the next number that the answer can bring, and the last one that was
+    /// asked for; 0: to the end of the log.
+    Mend { next: u64, to: u64 },
     /// First part of a sync: where the conversation ends.
     Heads(Sync),
     /// Second part: all of it.
@@ -177,6 +178,21 @@ pub(super) struct Sync {
     pub(super) position: u64,
     /// Counter of the message there, and one.
     pub(super) counter: u32,
+    /// Something was missing before the position.
+    pub(super) has_gaps: bool,
+    /// The answer that is being read came to its end.
+    pub(super) is_whole: bool,
+    /// It was refused with this code.
+    pub(super) refused: Option<u32>,
+}
+
+impl Job {
+    /// The gateway does not answer it, or not to the end.
+    pub(super) fn refused(&mut self, code: u32) {
+        if let Self::Heads(sync) | Self::Backlog(sync) = self {
+            sync.refused = Some(code);
+        }
+    }
 }
 
 /// A session's place in a conversation.

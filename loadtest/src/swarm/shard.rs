@@ -11,8 +11,8 @@ use skein_transport::{CloseReason, ConnId, Driver, Io, Read, StreamId, VarInt};
 
 use super::book::Book;
 use super::layout::{Share, Tables};
-use super::session::{Channel, Flags, Line, NONE, Session, State, live_stream};
-use super::{Context, CutHow, Order, Probe};
+use super::session::{Channel, Flags, Line, Session, State, live_stream};
+use super::{Context, Order, Probe};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::operation::{Failure, Operation};
 use crate::plan::Work;
@@ -23,7 +23,11 @@ use crate::schedule::Due;
 const A_TURN: usize = 128;
 
 /// How often streams are searched for answers that did not come; a tenth of them at a time.
-const SWEEP_EVERY: Nanos = SECOND / 10;
+pub(super) const SWEEP_EVERY: Nanos = SECOND / 10;
+
+/// What has not arrived this long after it was written is not kept in mind any more: it counts as
+/// lost, until it comes. Otherwise one missing message would make a stream keep all that follow it.
+const GIVE_UP_AFTER: Nanos = 120 * SECOND;
 
 /// `Delivered` waits this long for company (docs/protocol.md section 7).
 pub(super) const ACK_SOON: Nanos = SECOND / 50;
@@ -73,8 +77,8 @@ pub(super) struct Shard {
     pub(super) max_connecting: u64,
     pub(super) scratch: Vec<u8>,
     /// When the next report is due, and about which second.
-    next_report: Option<(Nanos, u32)>,
-    next_sweep: Nanos,
+    pub(super) next_report: Option<(Nanos, u32)>,
+    pub(super) next_sweep: Nanos,
     swept: usize,
 }
 
@@ -127,105 +131,6 @@ impl Shard {
         self.book.tally.connecting < self.max_connecting
     }
 
-    fn obey(&mut self, io: &mut Io<'_>, order: Order) {
-        let now = clock::now();
-        match order {
-            Order::Probe(answer) => {
-                self.probe = Some(answer);
-                match self.shares.iter().find(|share| !share.sessions.is_empty()) {
-                    Some(share) => self.dial(io, share.sessions.start, now),
-                    None => self.probed(io, NONE, Ok(())),
-                }
-            }
-            Order::Begin(start) => {
-                self.next_report = Some((start + SECOND, 0));
-                self.next_sweep = start + SWEEP_EVERY;
-            }
-            Order::Tokens(tokens) => {
-                tokens.into_iter().for_each(|token| self.handle_token(io, token));
-            }
-            Order::Ramp(part) => self.ramp(now, part),
-            Order::EndRamp => self.end_ramp(),
-            Order::Fill => self.fill(io),
-            Order::Load(from) => self.begin_load(io, from),
-            Order::Window(window) => self.book.window = window,
-            Order::Rate { fleet, per_second, from } => {
-                let rate = per_second / self.context.place.shards as f64;
-                self.shares[fleet].sends.set_rate(from, rate);
-            }
-            Order::Quiet => self.quiet(),
-            Order::Cut { fleet, how } => self.cut(io, fleet, how == CutHow::Close),
-            Order::Return { fleet, from } => self.bring_back(fleet, from),
-            Order::Finish => self.finish(),
-        }
-    }
-
-    fn ramp(&mut self, now: Nanos, part: f64) {
-        for share in &mut self.shares {
-            let fleet = &self.context.plan.fleets[share.fleet];
-            let count = (share.sessions.len() as f64 * part.clamp(0.0, 1.0)).ceil() as u32;
-            share.dial.end = share.sessions.start + count;
-            let rate = fleet.connect_rate / self.context.place.shards as f64;
-            share.connects.set_rate(now, if share.dial.is_empty() { 0.0 } else { rate });
-        }
-    }
-
-    fn end_ramp(&mut self) {
-        for share in &mut self.shares {
-            share.dial.start = share.dial.end;
-            share.connects.set_rate(0, 0.0);
-        }
-    }
-
-    fn begin_load(&mut self, io: &mut Io<'_>, from: Nanos) {
-        for index in 0..self.shares.len() {
-            let place = self.context.place;
-            let rate = self.shares[index].send_rate(self.work(index).traffic(), place);
-            let logins = match *self.work(index) {
-                Work::Churn { rate, .. } => rate,
-                Work::Sync { login_rate, .. } => login_rate,
-                _ => 0.0,
-            };
-            let share = &mut self.shares[index];
-            share.turn = 0;
-            share.sends.set_rate(from, rate);
-            share.connects.set_rate(from, logins / place.shards as f64);
-            share.writes = true;
-            if rate <= 0.0 && share.outstanding > 0 && self.work(index).traffic().is_some() {
-                self.begin_closed_loop(io, index, u32::MAX);
-            }
-        }
-    }
-
-    fn quiet(&mut self) {
-        for share in &mut self.shares {
-            share.sends.set_rate(0, 0.0);
-            share.connects.set_rate(0, 0.0);
-            share.writes = false;
-        }
-    }
-
-    fn finish(&mut self) {
-        for line in &mut self.lines {
-            self.book.tally.queued -= line.backlog.len() as u64;
-            for intended in line.backlog.drain(..) {
-                self.book.failure(Operation::SendAck, intended, Failure::TimedOut);
-            }
-        }
-        for channel in &mut self.channels {
-            let mut expired = Vec::new();
-            let ledger = &mut self.book.ledger;
-            channel.stream.expire(Nanos::MAX, ledger, |times| expired.push(times));
-            channel.stream.close(ledger);
-            for times in expired {
-                self.book.failure(Operation::SendAck, times.intended, Failure::TimedOut);
-            }
-        }
-        let second = self.next_report.take().map_or(0, |next| next.1);
-        let report = self.book.report(self.context.place.shard, second, true);
-        let _ = self.context.reports.send(report);
-    }
-
     fn report(&mut self, now: Nanos) {
         while let Some((at, second)) = self.next_report
             && at <= now
@@ -243,15 +148,7 @@ impl Shard {
         for index in 0..self.shares.len() {
             for _ in 0..A_TURN {
                 let Some(due) = self.shares[index].sends.poll(now) else { break };
-                match due {
-                    Due::Begin { intended, late } => {
-                        if late {
-                            self.book.late(Operation::SendAck, intended);
-                        }
-                        self.message_is_due(io, index, intended);
-                    }
-                    Due::Dropped(count) => self.book.dropped(Operation::SendAck, now, count),
-                }
+                self.begin_message(io, index, due);
             }
         }
         for index in 0..self.shares.len() {
@@ -267,7 +164,9 @@ impl Shard {
                         }
                         self.session_is_due(io, index, intended);
                     }
-                    Due::Dropped(count) => self.book.dropped(Operation::Connect, now, count),
+                    Due::Dropped { count, first, last } => {
+                        self.book.dropped(Operation::Connect, count, first, last);
+                    }
                 }
             }
         }
@@ -277,6 +176,28 @@ impl Shard {
         {
             self.dials.pop();
             self.dial_again(io, session, at);
+        }
+    }
+
+    fn begin_message(&mut self, io: &mut Io<'_>, share: usize, due: Due) {
+        match due {
+            Due::Begin { intended, late } => {
+                if late {
+                    self.book.late(Operation::SendAck, intended);
+                }
+                self.message_is_due(io, share, intended);
+            }
+            Due::Dropped { count, first, last } => {
+                self.book.dropped(Operation::SendAck, count, first, last);
+            }
+        }
+    }
+
+    /// Before a timetable changes: what was due is begun, or dropped. A generator that is behind
+    /// must not forget it.
+    pub(super) fn settle(&mut self, io: &mut Io<'_>, share: usize, now: Nanos) {
+        while let Some(due) = self.shares[share].sends.poll(now) {
+            self.begin_message(io, share, due);
         }
     }
 
@@ -307,6 +228,7 @@ impl Shard {
     fn sweep(&mut self, now: Nanos) {
         let limit = length(self.context.plan.answer_timeout);
         let Some(before) = now.checked_sub(limit) else { return };
+        let forget = now.saturating_sub(limit.saturating_mul(2).max(GIVE_UP_AFTER));
         for _ in 0..self.channels.len().div_ceil(10) {
             self.swept = (self.swept + 1) % self.channels.len();
             let channel = &mut self.channels[self.swept];
@@ -314,6 +236,7 @@ impl Shard {
             let book = &mut self.book;
             let mut expired = Vec::new();
             channel.stream.expire(before, &mut book.ledger, |times| expired.push(times.intended));
+            channel.stream.give_up(forget, &mut book.ledger);
             while let Some(intended) = line.backlog.pop_front_if(|intended| *intended < before) {
                 book.tally.queued -= 1;
                 expired.push(intended);
@@ -330,8 +253,10 @@ impl Shard {
             match io.read(conn, stream) {
                 Read::Chunk(bytes) if stream == live_stream() => self.hear(io, index, bytes),
                 Read::Chunk(bytes) => self.hear_bulk(io, index, stream, bytes),
-                Read::Fin if stream != live_stream() => self.bulk_ended(io, index, stream),
-                Read::Reset(_) if stream != live_stream() => self.bulk_ended(io, index, stream),
+                Read::Fin if stream != live_stream() => self.bulk_ended(io, index, stream, None),
+                Read::Reset(code) if stream != live_stream() => {
+                    self.bulk_ended(io, index, stream, Some(code));
+                }
                 // The gateway never ends the live stream alone; a close follows.
                 Read::Fin | Read::Reset(_) => {}
                 Read::Blocked => return,

@@ -20,6 +20,9 @@ use crate::verify::{Acked, Stamp, Times};
 /// their intended starts. More than this many fail.
 const MAX_BACKLOG: usize = 1 << 14;
 
+/// Messages of a closed loop that goes on as long as the load does.
+pub(super) const ENDLESS: u32 = u32::MAX;
+
 /// Least wait of a closed loop after a refusal that names none.
 const REFUSED: Nanos = SECOND / 1000;
 
@@ -106,7 +109,7 @@ impl Shard {
     pub(super) fn fill(&mut self, io: &mut Io<'_>) {
         for share in 0..self.shares.len() {
             if let Work::Sync { backlog, .. } = *self.work(share) {
-                let count = u32::try_from(backlog).unwrap_or(u32::MAX);
+                let count = u32::try_from(backlog).unwrap_or(ENDLESS).min(ENDLESS - 1);
                 let writers = self.shares[share].writers.len() as u64;
                 self.book.tally.fill_left += writers * u64::from(count);
                 self.shares[share].writes = true;
@@ -135,7 +138,9 @@ impl Shard {
                 && place.left > 0
                 && waiting < share.outstanding.min(self.terms.max_unacked)
             {
-                place.left -= 1;
+                if place.left != ENDLESS {
+                    place.left -= 1;
+                }
                 clock::now()
             } else {
                 return;
@@ -268,7 +273,10 @@ impl Shard {
         let share = &self.shares[self.sessions[index as usize].share as usize];
         if share.outstanding > 0 {
             // Another in its place, not sooner than the gateway asks for.
-            self.lines[line as usize].left = self.lines[line as usize].left.saturating_add(1);
+            let left = &mut self.lines[line as usize].left;
+            if *left != ENDLESS {
+                *left = left.saturating_add(1).min(ENDLESS - 1);
+            }
             let wait = Nanos::from(error.retry_after_ms) * (SECOND / 1000);
             self.tasks.push(Reverse((clock::now() + wait.max(REFUSED), Task::Write(line))));
         } else {
@@ -291,8 +299,8 @@ impl Shard {
             failed.push(times.intended);
             again += 1;
         });
-        if place.left != u32::MAX && self.book.tally.fill_left > 0 {
-            place.left += again;
+        if place.left != ENDLESS && self.book.tally.fill_left > 0 {
+            place.left = place.left.saturating_add(again).min(ENDLESS - 1);
         }
         for intended in failed {
             self.book.failure(Operation::SendAck, intended, Failure::SessionEnded);

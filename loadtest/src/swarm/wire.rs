@@ -69,6 +69,8 @@ pub(super) struct Message {
 pub(super) struct HeadsPage {
     #[prost(message, repeated, tag = "1")]
     pub(super) heads: Vec<Head>,
+    #[prost(bool, tag = "2")]
+    pub(super) is_end: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -186,6 +188,7 @@ mod tests {
                 }),
                 Some(Kind::HeadsPage(HeadsPage {
                     heads: vec![Head { conversation: vec![1; 16].into(), seq: 9, first_seq: 2 }],
+                    is_end: true,
                 })),
             ),
             (wire::server_frame::Kind::Pong(wire::Pong { nonce: 1 }), None),

@@ -3,7 +3,7 @@
 use super::Ledger;
 
 /// Pieces of the log that are kept apart beyond a gap: 1 KB. What comes beyond is not taken note of,
-/// and comes again when the gap is asked for.
+/// and comes again when what is missing is asked for.
 const MAX_AHEAD: usize = 64;
 
 /// What a message is to a receiver.
@@ -48,13 +48,27 @@ impl Receiver {
         self.position
     }
 
-    /// What it misses, up to the first number that it has beyond: both ends included.
+    /// Where something is missing: from the first number that it does not have to the last one of
+    /// which it knows that there is more behind it. Both ends included.
     pub fn gap(&self) -> Option<(u64, u64)> {
-        self.ahead.first().map(|first| (self.position + 1, first.0 - 1))
+        let known = self.ahead.last().map_or(self.position, |last| last.1).max(self.newest);
+        if known <= self.position {
+            return None;
+        }
+        let last = match self.ahead.last() {
+            Some(last) if last.1 >= known => last.0 - 1,
+            // Numbers beyond were seen, and not kept.
+            _ => known,
+        };
+        Some((self.position + 1, last))
     }
 
     /// A push came.
     pub fn pushed(&mut self, seq: u64, ledger: &mut Ledger) -> Seen {
+        if seq == u64::MAX {
+            // No log is so long; and the numbers around it can be reckoned with.
+            return Seen::Untracked;
+        }
         self.adopt(seq);
         let overlaps = seq <= self.asked;
         let older = seq < self.newest;
@@ -86,12 +100,17 @@ impl Receiver {
         self.asked = self.asked.max(to);
     }
 
-    /// The log does not reach back further than this: what was before is gone for good.
-    pub fn begins_at(&mut self, first: u64) {
-        if first > self.position + 1 && first < u64::MAX {
-            self.position = first - 1;
+    /// The log was read up to here: what it did not bring is not there, and not waited for.
+    pub fn has_read(&mut self, to: u64) {
+        if to > self.position && to < u64::MAX {
+            self.position = to;
             self.absorb();
         }
+    }
+
+    /// The log does not reach back further than this: what was before is gone for good.
+    pub fn begins_at(&mut self, first: u64) {
+        self.has_read(first.saturating_sub(1));
     }
 
     fn adopt(&mut self, seq: u64) {
@@ -106,7 +125,6 @@ impl Receiver {
             return Seen::Again;
         }
         if seq == u64::MAX {
-            // No log is so long; and the numbers around it can be reckoned with.
             return Seen::Untracked;
         }
         if seq == self.position + 1 {

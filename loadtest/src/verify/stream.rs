@@ -61,6 +61,8 @@ struct Entry {
     /// Receivers that do not have it.
     missing: u32,
     state: State,
+    /// A receiver has seen it at `seq`; otherwise an acknowledgement said so.
+    is_seen: bool,
 }
 
 impl Entry {
@@ -106,7 +108,9 @@ impl Stream {
     pub fn make_room(&mut self) -> bool {
         while self.entries.len() >= MAX_WINDOW {
             match self.entries.front().map(|entry| entry.state) {
-                Some(State::Refused | State::Unknown) => self.forgotten += 1,
+                Some(State::Refused | State::Unknown) => {
+                    self.forgotten = self.forgotten.saturating_add(1);
+                }
                 _ => return false,
             }
             self.pop();
@@ -123,8 +127,13 @@ impl Stream {
     /// A message is written; it has the counter that [`next`](Self::next) said.
     pub fn sent(&mut self, times: Times, ledger: &mut Ledger) {
         debug_assert!(self.entries.len() < MAX_WINDOW);
-        let state = State::Waiting;
-        self.entries.push_back(Entry { times, seq: 0, missing: self.receivers, state });
+        self.entries.push_back(Entry {
+            times,
+            seq: 0,
+            missing: self.receivers,
+            state: State::Waiting,
+            is_seen: false,
+        });
         self.waiting += 1;
         ledger.open_acks += 1;
         ledger.found.sent += 1;
@@ -145,8 +154,12 @@ impl Stream {
             ledger.found.false_acks += 1;
             return Acked::False;
         }
-        self.place(at, seq, ledger);
         let entry = &mut self.entries[at];
+        match entry.seq {
+            0 => entry.seq = seq,
+            // A receiver saw it elsewhere.
+            known => ledger.found.false_acks += u64::from(known != seq),
+        }
         entry.state = State::Acked;
         let times = entry.times;
         ledger.found.acked += 1;
@@ -205,7 +218,8 @@ impl Stream {
     }
 
     /// What was written before `before` and has not arrived is given up: acknowledged messages are
-    /// lost, others forgotten.
+    /// lost, others forgotten. Called from time to time this bounds what a stream keeps by what it
+    /// writes meanwhile.
     pub fn give_up(&mut self, before: Nanos, ledger: &mut Ledger) {
         while let Some(entry) = self.entries.front()
             && entry.times.sent < before
@@ -213,11 +227,13 @@ impl Stream {
             match entry.state {
                 State::Waiting => break,
                 State::Acked => {
-                    self.given_up += entry.missing;
+                    self.given_up = self.given_up.saturating_add(entry.missing);
                     ledger.found.lost += u64::from(entry.missing);
                     ledger.open_deliveries -= u64::from(entry.missing);
                 }
-                State::Unknown | State::Refused => self.forgotten += 1,
+                State::Unknown | State::Refused => {
+                    self.forgotten = self.forgotten.saturating_add(1);
+                }
             }
             self.pop();
         }
@@ -253,7 +269,7 @@ impl Stream {
         if self.entries[at].state == State::Refused {
             ledger.found.false_acks += 1;
         }
-        self.place(at, seq, ledger);
+        self.see(at, seq, ledger);
         let entry = &mut self.entries[at];
         entry.missing -= 1;
         ledger.found.delivered += 1;
@@ -275,20 +291,25 @@ impl Stream {
         self.base.wrapping_sub(counter).wrapping_sub(1) < u32::MAX / 2
     }
 
-    /// Notes the place in the log, and checks it against what is known.
-    fn place(&mut self, at: usize, seq: u64, ledger: &mut Ledger) {
-        let known = self.entries[at].seq;
-        if known != 0 {
-            ledger.found.false_acks += u64::from(known != seq);
+    /// Notes the place in the log at which a receiver saw it, and checks it against what is known.
+    /// Only what was seen says something of the order: an acknowledgement may lie.
+    fn see(&mut self, at: usize, seq: u64, ledger: &mut Ledger) {
+        let known = (self.entries[at].seq, self.entries[at].is_seen);
+        if known.0 != 0 && known.0 != seq {
+            ledger.found.false_acks += 1;
+        }
+        if known.1 {
             return;
         }
         // The log keeps the order in which the writer wrote.
-        let before = at.checked_sub(1).map_or(0, |at| self.entries[at].seq);
-        let after = self.entries.get(at + 1).map_or(0, |entry| entry.seq);
-        if (before != 0 && before >= seq) || (after != 0 && after <= seq) {
+        let seen = |entry: &Entry| entry.is_seen.then_some(entry.seq);
+        let before = at.checked_sub(1).and_then(|at| seen(&self.entries[at]));
+        let after = self.entries.get(at + 1).and_then(seen);
+        if before.is_some_and(|before| before >= seq) || after.is_some_and(|after| after <= seq) {
             ledger.found.reordered += 1;
         }
-        self.entries[at].seq = seq;
+        let entry = &mut self.entries[at];
+        (entry.seq, entry.is_seen) = (seq, true);
     }
 
     fn drop_final(&mut self) {

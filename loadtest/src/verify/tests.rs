@@ -331,7 +331,7 @@ fn memory_is_bounded_and_given_back() {
     for n in 1..1000 {
         receiver.pushed(3 * n, &mut world.ledger);
     }
-    assert_eq!(receiver.gap(), Some((1, 2)));
+    assert_eq!(receiver.gap(), Some((1, 2997)), "up to what was seen and not kept");
     assert_eq!(receiver.pushed(999, &mut world.ledger), Seen::Untracked);
     assert_eq!(receiver.pushed(u64::MAX, &mut world.ledger), Seen::Untracked);
     for seq in 1..=3000 {
@@ -340,6 +340,39 @@ fn memory_is_bounded_and_given_back() {
     assert_eq!((receiver.position(), receiver.gap()), (3000, None));
     assert!(std::mem::size_of::<Receiver>() <= 64);
     assert!(std::mem::size_of::<Stream>() <= 64);
+}
+
+#[test]
+fn what_the_log_does_not_have_is_not_waited_for() {
+    let mut ledger = Ledger::default();
+    let mut receiver = Receiver::new();
+    for seq in [1, 4, 5, 9] {
+        receiver.pushed(seq, &mut ledger);
+    }
+    assert_eq!(receiver.gap(), Some((2, 8)));
+    // The log has neither 2 nor 3.
+    receiver.has_read(3);
+    assert_eq!((receiver.position(), receiver.gap()), (5, Some((6, 8))));
+    receiver.has_read(2);
+    receiver.has_read(u64::MAX);
+    assert_eq!(receiver.position(), 5, "backwards, and beyond every log");
+    receiver.has_read(8);
+    assert_eq!((receiver.position(), receiver.gap()), (9, None));
+}
+
+#[test]
+fn an_acknowledgement_that_lies_about_its_place_is_one_lie() {
+    let mut world = World::new(3);
+    // Acknowledged far away, seen at 1 by all; the next ones are in order.
+    let counter = world.write();
+    world.stream.acked(counter, 1000, &mut world.ledger);
+    world.inbound.clear();
+    world.log.push(counter);
+    (0..3).for_each(|receiver| world.push(receiver));
+    world.exchange(2);
+    world.finish();
+    let found = world.ledger.found;
+    assert_eq!((found.false_acks, found.reordered, found.lost), (1, 0, 0), "{found:?}");
 }
 
 #[test]

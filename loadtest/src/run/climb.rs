@@ -1,0 +1,106 @@
+//! A ladder of loads: up until one is too much, then between the last good and the first bad one.
+
+use super::Stage;
+use super::conduct::{AHEAD, Conductor, Ended};
+use super::search::Search;
+use crate::clock::{self, Nanos, SECOND, length};
+use crate::outcome::{Phase, Step};
+use crate::plan::{Fleet, Ladder, Load};
+use crate::record::Recording;
+use crate::swarm::Order;
+
+impl Conductor {
+    /// Raises the load until it is too much. Every step is warmed up and measured like a run of its
+    /// own; the outcome's figures are those of the last good one.
+    pub(super) fn climb(&mut self, ladder: &Ladder) {
+        let Some(let_on) = self.pass(Stage::Load) else { return };
+        self.phase = Phase::WarmUp;
+        let from = let_on + AHEAD;
+        self.swarm.tell(|| Order::Load(from));
+        let mut judge = self.hooks.judge.take();
+        let mut best: Option<(Recording, f64)> = None;
+        let mut search = Search::new(ladder);
+        while let Some(load) = search.next() {
+            let Some((mut step, seconds)) = self.step(load, ladder) else { break };
+            let acked = step.throughput.acked;
+            if acked < load * ladder.least_share {
+                step.broken.push(format!(
+                    "rate: {acked:.0} of {load:.0} messages a second were acknowledged"
+                ));
+            }
+            step.broken.extend(judge.as_mut().map(|judge| judge(&step)).unwrap_or_default());
+            let is_good = step.broken.is_empty();
+            if is_good {
+                best = Some((step.measured.clone(), seconds));
+            }
+            search.judge(load, is_good);
+            self.steps.push(step);
+            if !is_good && search.goes_on() && !self.recover() {
+                break;
+            }
+        }
+        self.collected.measured = Recording::new();
+        if let Some((measured, seconds)) = best {
+            self.collected.measured = measured;
+            self.phases.measured = seconds;
+        }
+    }
+
+    /// One step; none: the run is to end.
+    fn step(&mut self, load: f64, ladder: &Ladder) -> Option<(Step, f64)> {
+        self.set_load(load);
+        self.mark(format!("{load:.0} messages a second"));
+        let warm = clock::now() + AHEAD + length(ladder.settle);
+        let second = (warm - self.begin).div_ceil(SECOND);
+        let start = self.begin + second * SECOND;
+        let window = start..start + length(ladder.hold).max(SECOND);
+        self.measure(window.clone());
+        if self.wait(window.start, |_| None) == Ended::Stop {
+            return None;
+        }
+        self.phase = Phase::Measured;
+        self.collected.measured = Recording::new();
+        let ended = self.wait(window.end, |_| None);
+        self.phase = Phase::WarmUp;
+        // What is under way belongs to the step as well.
+        let patience = clock::now() + length(self.plan.answer_timeout).min(2 * SECOND);
+        self.wait(patience, |_| None);
+        let measured = std::mem::take(&mut self.collected.measured);
+        let seconds = self.seconds(window.start, window.end);
+        let step = Step { load, throughput: self.meter.read(), broken: Vec::new(), measured };
+        (ended != Ended::Stop).then_some((step, seconds))
+    }
+
+    /// What a load that was too much left behind is no part of the next one. `false`: the run is to
+    /// end.
+    fn recover(&mut self) -> bool {
+        self.set_load(0.0);
+        let from = clock::now();
+        // By then everything has been answered or given up.
+        let deadline = from + length(self.plan.answer_timeout) + 2 * SECOND;
+        let fresh = from + SECOND + AHEAD;
+        let ended = self.wait(deadline, |sum| {
+            (clock::now() >= fresh && sum.under_way() == 0).then_some(Ended::There)
+        });
+        ended != Ended::Stop
+    }
+
+    /// All fleets that write at a rate share the load as their rates do.
+    fn set_load(&self, load: f64) {
+        let rates: Vec<(usize, f64)> =
+            self.plan.fleets.iter().enumerate().filter_map(rate).collect();
+        let whole: f64 = rates.iter().map(|(_, rate)| rate).sum();
+        let from: Nanos = clock::now() + AHEAD;
+        for (fleet, rate) in rates {
+            let per_second = if whole > 0.0 { load * rate / whole } else { 0.0 };
+            self.swarm.tell(|| Order::Rate { fleet, per_second, from });
+        }
+    }
+}
+
+fn rate((index, fleet): (usize, &Fleet)) -> Option<(usize, f64)> {
+    match fleet.work.traffic()?.load {
+        Load::Rate { per_second, .. } => Some((index, per_second)),
+        _ => None,
+    }
+}
