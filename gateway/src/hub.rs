@@ -30,7 +30,9 @@ use crate::lane::{
 };
 use crate::mail::{Drain, Mail, Outgoing};
 use crate::registry::Registry;
-pub(crate) use reads::{SCAN_PAGE, cursors_of};
+#[cfg(debug_assertions)]
+pub(crate) use reads::SCAN_PAGE;
+pub(crate) use reads::cursors_of;
 use reads::{SCAN_STEPS, read_conversation, scan_log};
 
 /// How often [`Hub::tick`] is to be called: as exactly as anybody needs to be told that the store
