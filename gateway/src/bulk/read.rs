@@ -27,20 +27,11 @@ pub(super) async fn read_range(
         ..Default::default()
     };
     let here = hub.peek(conversation);
-    if here.as_ref().is_some_and(|here| !here.members.contains(user)) {
-        page.error_code = Code::UnknownConversation.number();
-        return Ok((page, range));
-    }
     // To who names an end the log is said to reach it.
     let named = if range.to == Seq::MAX { 0 } else { range.to };
     let known = here.as_ref().map_or(0, |here| here.known).max(named);
-    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
-    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes };
-    let (members, view) = tokio::join!(
-        members_of(hub, conversation, here),
-        hub.store.view(conversation, range.from..=range.to, direction, budget, known),
-    );
-    let Some(members) = members? else {
+    // First of all: a page may be megabytes of the store's work, and anybody can name anything.
+    let Some(members) = members_of(hub, conversation, here).await? else {
         // Nobody has written to this user yet: an empty conversation, not an error.
         if !matches!(range.target, Target::User(_)) {
             page.error_code = Code::UnknownConversation.number();
@@ -51,9 +42,13 @@ pub(super) async fn read_range(
         page.error_code = Code::UnknownConversation.number();
         return Ok((page, range));
     }
-    let View { extent, records } = view?;
+    let direction = if range.backward { Direction::Backward } else { Direction::Forward };
+    let budget = Budget { records: PAGE_RECORDS.min(range.limit as usize), bytes };
+    let asked = range.from..=range.to;
+    let view = hub.store.view(conversation, asked.clone(), direction, budget, known);
+    let View { extent, records } = view.await?;
     (page.head, page.first_seq) = (extent.head, extent.first);
-    let (from, to) = extent.clip(&(range.from..=range.to)).into_inner();
+    let (from, to) = extent.clip(&asked).into_inner();
     if from > to || range.limit == 0 {
         return Ok((page, range));
     }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use super::Failure;
 use crate::config::{LogConfig, LogFormat};
@@ -15,12 +16,61 @@ const QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
 /// Starts the log; once in a process.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.level))
-        .map_err(|error| Failure::new("log.level", error))?;
+    let filter = filter(&log.level).map_err(|error| Failure::new("log.level", error))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
     };
     started.map_err(|error| Failure::new("cannot start the log", error))
+}
+
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{level}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Which lines are there of some of the driver, the embedded store's library and the store.
+    fn lines(level: &str) -> Vec<&'static str> {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter(level).unwrap())
+            .with_writer({
+                let written = written.clone();
+                move || Shared(written.clone())
+            })
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            tracing::error!(target: "scylla::network", "one");
+            tracing::warn!(target: "scylla_cql::frame", "two");
+            tracing::info!(target: "fjall::journal", "three");
+            tracing::info!(target: "skein_storage::scylla::trouble", "four");
+        });
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        ["one", "two", "three", "four"].into_iter().filter(|line| text.contains(line)).collect()
+    }
+
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_asked() {
+        assert_eq!(lines("info"), ["four"]);
+        assert_eq!(lines("debug"), ["four"]);
+        assert_eq!(lines("info,scylla=debug"), ["one", "two", "four"]);
+        assert_eq!(lines("warn,fjall=info,scylla=error"), ["one", "three"]);
+    }
 }

@@ -331,7 +331,10 @@ impl World {
                 self.disk.commit(count);
             }
             Plan::Release => self.disk.hold(0),
-            Plan::OperatorComes if self.gateways[0].process.is_none() => self.disk.crash(false),
+            Plan::OperatorComes if self.gateways[0].process.is_none() => {
+                self.disk.crash(false);
+                self.oracle.handle_crash();
+            }
             Plan::OperatorComes => self.stop_process(0),
             Plan::DrainEnds(gateway, process) => {
                 if process == self.gateways[gateway].started {
