@@ -19,6 +19,7 @@ pub mod clock;
 pub mod compare;
 pub mod control;
 pub mod doctor;
+pub mod environment;
 pub mod exit;
 pub mod health;
 pub mod identity;

@@ -193,6 +193,18 @@ impl Out<'_, '_> {
         memory.extend(point.target_rss.map(|rss| (side("gateway"), rss as f64)));
         self.gauges("resident_bytes", "Resident memory", memory)?;
 
+        let health = &point.health;
+        let help = "Share of a core that the generator's busiest thread used in the last second";
+        self.gauge("busiest_thread_ratio", help, health.busiest_shard)?;
+        let help =
+            "Share of the last second in which a thread of the generator had to wait for a core";
+        self.gauge("starved_thread_ratio", help, health.starved_shard)?;
+        let mut drops = vec![(side("generator"), health.socket_drops as f64)];
+        drops.extend(health.target_socket_drops.map(|drops| (side("gateway"), drops as f64)));
+        self.gauges("udp_drops", "Datagrams dropped at sockets in the last second", drops)?;
+        let memory = health.memory_available.map(|bytes| (vec![], bytes as f64));
+        self.gauges("memory_available_bytes", "Memory that can be had without swapping", memory)?;
+
         let operations = || point.operations.iter();
         let counts = operations().flat_map(|(name, figures)| {
             let results = [
@@ -297,6 +309,8 @@ mod tests {
             "skein_load_messages_total{state=\"acked\"} 16500",
             "skein_load_wrong_messages_total{kind=\"lost\"} 0",
             "skein_load_cpu_cores{side=\"gateway\"} 0.55",
+            "skein_load_busiest_thread_ratio 0.2",
+            "skein_load_udp_drops{side=\"gateway\"} 0.0",
             "skein_load_operations_per_second{operation=\"send_ack\",result=\"ok\"} 500.0",
             "skein_load_response_seconds{operation=\"send_ack\",quantile=\"0.5\"} 0.00065",
             "# EOF",

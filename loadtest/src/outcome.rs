@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::Environment;
 use crate::operation::{Failure, Operation};
 use crate::packed::{NotAHistogram, Packed};
 use crate::plan::Plan;
@@ -51,6 +52,9 @@ pub struct Outcome {
     /// The machines that made the load, if these were several.
     #[serde(default)]
     pub generators: Vec<Generator>,
+    /// Where and how it was made.
+    #[serde(default)]
+    pub environment: Environment,
 }
 
 /// One of several machines that made the load of a run.
@@ -66,6 +70,8 @@ pub struct Generator {
     pub footprint: Footprint,
     /// Whether it found nothing against its own figures.
     pub valid: bool,
+    /// The machine.
+    pub environment: Environment,
 }
 
 impl Generator {
@@ -77,6 +83,7 @@ impl Generator {
             throughput: part.throughput,
             footprint: part.generator.clone(),
             valid: part.valid(),
+            environment: part.environment.clone(),
         }
     }
 }
@@ -252,7 +259,7 @@ pub struct Point {
     /// How many seconds it is about.
     #[serde(default = "one")]
     pub seconds: u32,
-    /// At its end.
+    /// In which most of it lies.
     pub phase: Phase,
     /// Logged-in sessions at its end.
     pub connected: u64,
@@ -405,6 +412,7 @@ impl Outcome {
             target: None,
             steps: Vec::new(),
             generators: Vec::new(),
+            environment: Environment::default(),
         }
     }
 

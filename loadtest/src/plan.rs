@@ -429,6 +429,24 @@ impl Plan {
         self.fleets.iter().map(|fleet| fleet.work.users()).sum()
     }
 
+    /// Messages a second that are due in the measured phase, if a timetable says so.
+    pub fn offered(&self) -> Option<f64> {
+        if self.ladder.is_some() {
+            return None;
+        }
+        let offered = self.fleets.iter().filter_map(|fleet| {
+            match (fleet.work.traffic()?.load, &fleet.work) {
+                (Load::Rate { per_second, .. }, _) => Some(Some(per_second)),
+                (Load::Think { mean }, work) if !mean.is_zero() => {
+                    Some(Some(work.writers() as f64 / mean.as_secs_f64()))
+                }
+                _ => Some(None),
+            }
+        });
+        let offered: Option<Vec<f64>> = offered.collect();
+        offered.filter(|rates| !rates.is_empty()).map(|rates| rates.iter().sum())
+    }
+
     /// The same plan for a report: no key, no token.
     pub fn without_secrets(&self) -> Self {
         let mut plan = self.clone();
@@ -487,6 +505,15 @@ impl Work {
             Self::Chat { pairs, .. } => 2 * pairs,
             Self::Group { groups, .. } => 2 * groups,
             Self::Sync { receivers, .. } => 2 * receivers,
+        }
+    }
+
+    /// Sessions that write in the measured phase.
+    pub fn writers(&self) -> u64 {
+        match *self {
+            Self::Chat { pairs, both_ways, .. } => pairs * if both_ways { 2 } else { 1 },
+            Self::Group { groups, .. } => groups,
+            _ => 0,
         }
     }
 

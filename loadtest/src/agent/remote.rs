@@ -14,6 +14,7 @@ use super::message::{Answer, Order};
 use super::share::shares;
 use super::wire::{self, Link, Reader, Secret, WireError, Writer};
 use crate::clock::{self, Nanos, SECOND, length};
+use crate::environment;
 use crate::outcome::{Generator, Outcome, Phase, Point, Reason, ReasonKind, Snapshot, Step};
 use crate::plan::Plan;
 use crate::run::{Gate, Hooks, Stage};
@@ -33,6 +34,10 @@ const PINGS: u64 = 9;
 
 /// From an order to the moment that it is about: every agent has it by then.
 const AHEAD: Nanos = SECOND / 2;
+
+/// Seconds of which it is known what the target used: twelve days, 40 MB. Of a longer run the first
+/// ones are forgotten.
+const MAX_SEEN: usize = 1 << 20;
 
 /// Messages that wait between tasks here. Those of one agent wait in its connection beyond that.
 const WAITING: usize = 1024;
@@ -407,10 +412,9 @@ impl Conductor {
     fn second(&mut self, point: Point) {
         let on = self.agents.iter().filter(|agent| agent.is_on()).count();
         let second = point.second;
-        let open = self
-            .open
-            .entry(second)
-            .or_insert_with(|| (0, Point { second, phase: point.phase, ..Point::default() }));
+        let (seconds, phase) = (point.seconds, point.phase);
+        let empty = || (0, Point { second, seconds, phase, ..Point::default() });
+        let open = self.open.entry(second).or_insert_with(empty);
         open.0 += 1;
         // One whose histograms are none is left out of the live view; its outcome is refused.
         let _ = open.1.merge(&point);
@@ -497,6 +501,7 @@ impl Conductor {
         whole.plan = self.plan.without_secrets();
         whole.sessions.planned = self.plan.sessions();
         whole.generators = generators;
+        whole.environment.command = environment::command();
         // One that was ended because an agent was lost is invalid, not ended by somebody.
         whole.ended_early = ended_early;
         self.target.put_into(&mut whole);
@@ -556,6 +561,9 @@ impl Gauge {
             self.measured_cpu += used;
         }
         self.seen.insert(point.second, (usage.rss, used));
+        if self.seen.len() > MAX_SEEN {
+            self.seen.pop_first();
+        }
         (point.target_rss, point.target_cpu) = (Some(usage.rss), Some(used));
     }
 
@@ -564,9 +572,11 @@ impl Gauge {
             return;
         }
         for point in &mut outcome.timeline {
-            if let Some((rss, cpu)) = self.seen.get(&point.second) {
-                (point.target_rss, point.target_cpu) = (Some(*rss), Some(*cpu));
-            }
+            let within = self.seen.range(point.second..point.second + point.seconds.max(1));
+            let (rss, cpu): (Vec<u64>, Vec<f64>) = within.map(|(_, seen)| *seen).unzip();
+            point.target_rss = rss.last().copied();
+            point.target_cpu =
+                (!cpu.is_empty()).then(|| cpu.iter().sum::<f64>() / cpu.len() as f64);
         }
         // No slope: the agents know when memory is at rest, and do not see the target.
         let target = outcome.target.get_or_insert_default();

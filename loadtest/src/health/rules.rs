@@ -112,7 +112,9 @@ fn processor(points: &[Point], bounds: &Bounds) -> Option<Reason> {
     let stretches = points.chunk_by(|a, b| a.phase == b.phase);
     let measured = stretches.filter(|one| one[0].phase == Phase::Measured);
     let mean = |stretch: &[Point], part: fn(&Health) -> f64| {
-        stretch.iter().map(|point| part(&point.health)).sum::<f64>() / stretch.len() as f64
+        let weight = |point: &Point| f64::from(point.seconds.max(1));
+        let sum: f64 = stretch.iter().map(|point| part(&point.health) * weight(point)).sum();
+        sum / stretch.iter().map(weight).sum::<f64>()
     };
     let busiest = measured
         .map(|one| (mean(one, |h| h.busiest_shard), mean(one, |h| h.starved_shard)))

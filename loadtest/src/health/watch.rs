@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn datagrams_that_find_no_room_are_counted() {
         let full = UdpSocket::bind("127.0.0.1:0").unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&full, 1).unwrap();
+        socket2::SockRef::from(&full).set_recv_buffer_size(1).unwrap();
         let mut watch = Watch::new();
         assert_eq!(watch.look(Some(std::process::id())).target_socket_drops, Some(0));
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -129,8 +129,15 @@ impl Screen {
             )),
         ];
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-        let mut third =
-            format!("generator {:.2} cores, {}", point.generator_cpu, mib(point.generator_rss));
+        let mut third = format!(
+            "generator {:.2} cores (busiest thread {:.0}%), {}",
+            point.generator_cpu,
+            point.health.busiest_shard * 100.0,
+            mib(point.generator_rss)
+        );
+        if point.health.socket_drops > 0 {
+            third.push_str(&format!(", {} datagrams dropped", point.health.socket_drops));
+        }
         if let (Some(cpu), Some(rss)) = (point.target_cpu, point.target_rss) {
             third.push_str(&format!("; gateway {cpu:.2} cores, {}", mib(rss)));
         }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::timeline::{Slot, Timeline};
+use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::objective::{Objective, Verdict};
 use crate::operation::Operation;
@@ -84,6 +85,9 @@ pub struct Summary {
     pub recovered: u64,
     /// Messages acknowledged a second in the measured phase.
     pub rate_per_second: f64,
+    /// Messages a second that were due in the measured phase; null where no timetable says so.
+    #[serde(default)]
+    pub offered_per_second: Option<f64>,
     /// Messages that arrived a second in the measured phase.
     pub delivered_per_second: f64,
     /// Logins a second in the measured phase.
@@ -104,6 +108,9 @@ pub struct Summary {
     /// The machines that made the load, if these were several.
     #[serde(default)]
     pub agents: Vec<AgentSummary>,
+    /// Where and how the run was made.
+    #[serde(default)]
+    pub environment: Environment,
     /// Lengths of the phases, seconds.
     pub phases: PhaseLengths,
     /// Every operation by name: connect, login, send_ack, deliver, fan_out, sync, resume.
@@ -170,6 +177,8 @@ pub struct AgentSummary {
     pub acked_per_second: f64,
     /// Memory and processor time of the generator there.
     pub generator: Process,
+    /// The machine.
+    pub environment: Environment,
 }
 
 /// How the generator and its machine fared in the measured phase. Of several machines counts are sums
@@ -341,6 +350,7 @@ impl Summary {
             foreign: found.foreign,
             recovered: found.recovered,
             rate_per_second: outcome.rate_per_second(),
+            offered_per_second: outcome.plan.offered(),
             delivered_per_second: outcome.throughput.delivered,
             logins_per_second: outcome.throughput.logins,
             gateway_bytes_per_session: outcome.target.as_ref().and_then(|t| t.bytes_per_session),
@@ -349,6 +359,7 @@ impl Summary {
             generator: Process::new(&outcome.generator, seconds),
             health: HealthSummary::new(&outcome.timeline),
             agents: outcome.generators.iter().map(|one| AgentSummary::new(one, seconds)).collect(),
+            environment: outcome.environment.clone(),
             phases: PhaseLengths {
                 ramp: outcome.phases.ramp,
                 warm_up: outcome.phases.warm_up,
@@ -446,6 +457,7 @@ impl AgentSummary {
             connected: generator.connected,
             acked_per_second: generator.throughput.acked,
             generator: Process::new(&generator.footprint, seconds),
+            environment: generator.environment.clone(),
         }
     }
 }
@@ -453,11 +465,13 @@ impl AgentSummary {
 impl HealthSummary {
     fn new(points: &[Point]) -> Self {
         let measured = points.iter().filter(|point| point.phase == Phase::Measured);
-        let all: Vec<&Health> = measured.map(|point| &point.health).collect();
+        let measured: Vec<&Point> = measured.collect();
+        let all: Vec<&Health> = measured.iter().map(|point| &point.health).collect();
+        let seconds: f64 = measured.iter().map(|point| f64::from(point.seconds)).sum();
         let sum = |part: fn(&Health) -> u64| all.iter().map(|health| part(health)).sum();
-        let mean = |part: fn(&Health) -> f64| match all.len() {
-            0 => 0.0,
-            seconds => all.iter().map(|health| part(health)).sum::<f64>() / seconds as f64,
+        let mean = |part: fn(&Health) -> f64| {
+            let parts = measured.iter().map(|one| part(&one.health) * f64::from(one.seconds));
+            parts.sum::<f64>() / seconds.max(1.0)
         };
         Self {
             busiest_thread: mean(|health| health.busiest_shard),

@@ -16,8 +16,10 @@ pub fn table(summary: &Summary) -> String {
     if summary.rate_per_second > 0.0 {
         let _ = writeln!(
             text,
-            "{:.0} messages/s acknowledged, {:.0}/s delivered",
-            summary.rate_per_second, summary.delivered_per_second
+            "{:.0} messages/s acknowledged{}, {:.0}/s delivered",
+            summary.rate_per_second,
+            summary.offered_per_second.map_or_else(String::new, |due| format!(" of {due:.0} due")),
+            summary.delivered_per_second
         );
     }
     memory(&mut text, summary);

@@ -30,7 +30,7 @@ pub struct Timeline {
 pub struct Slot {
     /// Its beginning, seconds from the start of the run.
     pub second: u32,
-    /// Phase at its end: ramp, warm_up, measured, drain, over.
+    /// Phase in which it ends: ramp, warm_up, measured, drain, over.
     #[schemars(with = "String")]
     pub phase: Phase,
     /// Sessions at its end.
@@ -141,8 +141,12 @@ impl Slot {
             gateway_rss_bytes: last.target_rss,
             gateway_cpu_cores: (!known.is_empty())
                 .then(|| known.iter().sum::<f64>() / known.len() as f64),
-            busiest_thread: mean(points.iter().map(|point| point.health.busiest_shard).sum()),
-            starved_thread: mean(points.iter().map(|point| point.health.starved_shard).sum()),
+            busiest_thread: mean(
+                points.iter().map(|one| one.health.busiest_shard * f64::from(one.seconds)).sum(),
+            ),
+            starved_thread: mean(
+                points.iter().map(|one| one.health.starved_shard * f64::from(one.seconds)).sum(),
+            ),
             generator_socket_drops: points.iter().map(|point| point.health.socket_drops).sum(),
             gateway_socket_drops: points
                 .iter()

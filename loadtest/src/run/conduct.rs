@@ -17,6 +17,7 @@ use super::watch::Meter;
 use super::{Hooks, Shared, Stage, lock, reason};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::doctor::Machine;
+use crate::environment::Environment;
 use crate::health::{self, Evidence, Target, Watch};
 use crate::operation::Failure;
 use crate::outcome::{Mark, Outcome, Phase, PhaseSeconds, ReasonKind, SCHEMA, Step, Throughput};
@@ -313,6 +314,7 @@ impl Conductor {
             target: known.then(|| self.target.footprint()),
             steps: self.steps,
             generators: Vec::new(),
+            environment: Environment::look(),
         };
         if let Err(error) = self.swarm.stop() {
             let detail = format!("a part of the generator did not end in order: {error}");

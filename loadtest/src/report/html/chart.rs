@@ -165,7 +165,7 @@ fn path(
         // A lone point has no length: a dot instead.
         let alone = !pen_down && points.get(at + 1).is_none_or(|(_, next)| next.is_none());
         if alone {
-            path.push_str("h0.1");
+            path.push_str("m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0 -5 0");
         }
         pen_down = true;
     }

@@ -268,16 +268,16 @@ impl<'a> Time<'a> {
     /// What is not measured is shaded.
     fn bands(&self) -> Vec<(f64, f64, &'static str)> {
         let length = self.summary.timeline.slot_seconds;
-        let runs = self.summary.slots().chunk_by(|a, b| a.phase == b.phase);
+        let word = |slot: &Slot| match slot.phase {
+            Phase::Ramp => Some("ramp"),
+            Phase::WarmUp => Some("warm-up"),
+            Phase::Measured => None,
+            Phase::Drain | Phase::Over => Some("drain"),
+        };
+        let runs = self.summary.slots().chunk_by(|a, b| word(a) == word(b));
         let bands = runs.filter_map(|run| {
             let (first, last) = run.first().zip(run.last())?;
-            let word = match first.phase {
-                Phase::Ramp => "ramp",
-                Phase::WarmUp => "warm-up",
-                Phase::Measured => return None,
-                Phase::Drain | Phase::Over => "drain",
-            };
-            Some((f64::from(first.second), f64::from(last.second + length), word))
+            Some((f64::from(first.second), f64::from(last.second + length), word(first)?))
         });
         bands.collect()
     }

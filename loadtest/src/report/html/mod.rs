@@ -13,6 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::charts::{show_bytes, show_count};
 use super::summary::{HealthSummary, Latency, OperationSummary, Part, Summary};
 use super::table;
+use crate::environment::Environment;
 use crate::objective::show_us;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
@@ -47,6 +48,7 @@ pub(super) fn page(outcome: &Outcome, summary: &Summary) -> String {
                     (trouble(summary))
                     (section("Health of both sides", charts::health(summary)))
                     (health(summary))
+                    (environment(summary))
                     (details(outcome))
                     footer { (summary.program) ". The same figures for scripts: summary.json." }
                 }
@@ -93,7 +95,7 @@ fn tiles(summary: &Summary) -> Markup {
                 &format!("of {} planned, {} lost", summary.planned, summary.sessions_lost)))
             @if summary.rate_per_second > 0.0 {
                 (tile("messages/s", &show_count(summary.rate_per_second),
-                    &format!("{} delivered/s", show_count(summary.delivered_per_second))))
+                    &throughput(summary)))
             }
             @if let Some((name, OperationSummary { response, .. })) = main {
                 (tile(&format!("{name} p50"), &show_time(response.p50_us),
@@ -112,6 +114,14 @@ fn tiles(summary: &Summary) -> Markup {
                     "lost, duplicated, reordered, corrupted"))
             }
         }
+    }
+}
+
+fn throughput(summary: &Summary) -> String {
+    let delivered = format!("{} delivered/s", show_count(summary.delivered_per_second));
+    match summary.offered_per_second {
+        Some(due) => format!("acknowledged, of {} due; {delivered}", show_count(due)),
+        None => format!("acknowledged; {delivered}"),
     }
 }
 
@@ -304,6 +314,12 @@ fn health(summary: &Summary) -> Markup {
                 }
             } }
         } }
+        @if sides.iter().any(|(_, side)| side.is_some_and(|one| one.bytes_per_session.is_none())) {
+            p.note {
+                "Bytes a session are a slope between two numbers of sessions, at least 500 apart: \
+                 --plateau 20% reads memory at a fifth of the sessions, too."
+            }
+        }
         div.side { table {
             thead { tr { th { "While it was measured" } th { "" } } }
             tbody { @for (name, value) in machine(&summary.health) {
@@ -363,6 +379,36 @@ fn machine(health: &HealthSummary) -> Vec<(&'static str, String)> {
         ("machine: swapped", show_bytes(health.swapped_bytes as f64)),
         ("generator: most descriptors open", health.most_open_files.to_string()),
     ]
+}
+
+fn environment(summary: &Summary) -> Markup {
+    let own = &summary.environment;
+    let machines: Vec<(&str, &Environment)> = match summary.agents.is_empty() {
+        true => vec![("generator", own)],
+        false => {
+            summary.agents.iter().map(|agent| (agent.name.as_str(), &agent.environment)).collect()
+        }
+    };
+    html! {
+        h2 { "How it was made" }
+        p { code { (own.command) } }
+        div.side { table {
+            thead { tr {
+                th { "Machine" } th { "processor" } th { "cores" } th { "memory" } th { "kernel" }
+                th { "build" }
+            } }
+            tbody { @for (name, machine) in machines {
+                tr {
+                    td { (name) }
+                    td { (machine.processor.as_deref().unwrap_or("-")) }
+                    td { (machine.cores) }
+                    td { (machine.memory_bytes.map_or("-".into(), |b| show_bytes(b as f64))) }
+                    td { (machine.kernel.as_deref().unwrap_or("-")) }
+                    td .bad[machine.build == "debug"] { (machine.build) }
+                }
+            } }
+        } }
+    }
 }
 
 fn details(outcome: &Outcome) -> Markup {
