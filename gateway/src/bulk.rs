@@ -23,10 +23,10 @@ use read::{Room, head_of, read_range};
 /// a session's share of its outbox.
 const PAGE_BYTES: usize = 32 * 1024;
 
-/// Conversations that are read at a time. Each has at most three reads with the store, so a login
-/// storm keeps at most a fifth of the 16,384 that may wait there, and a load for a send waits behind
-/// some tenths of a second of them. Far more than the store's threads, so none of those is ever
-/// idle. A page has one place, and more if nobody waits for them.
+/// Conversations that are read at a time. Each has at most three reads with the store where two are in
+/// a conversation, so a login storm keeps at most a fifth of the 16,384 that may wait there, and a load
+/// for a send waits behind some tenths of a second of them. Far more than the store's threads, so none
+/// of those is ever idle. A page has one place, and more if nobody waits for them.
 pub(crate) const READING: usize = 1024;
 
 /// Places of a page of heads: a login with 500 conversations takes some 30 times two reads.

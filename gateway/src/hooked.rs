@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use skein_protocol::{ConversationId, Seq, UserId};
 use skein_storage::{
     Append, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors, Direction, Extent,
-    MessageLog, Page, Record, Store, StoreError,
+    MessageLog, MetricsVisitor, Page, Record, Store, StoreError, View,
 };
 
 /// What is changed; by itself nothing is.
@@ -84,6 +84,26 @@ impl<H: Hooks> MessageLog for Hooked<H> {
         let read = self.hooks.around(Box::pin(read));
         Box::pin(async move { Ok(self.hooks.records(read.await?, page)) })
     }
+
+    fn look(&self, id: ConversationId, known: Seq) -> BoxFuture<'_, Result<Extent, StoreError>> {
+        self.hooks.around(Box::pin(async move { self.store.look(id, known).await }))
+    }
+
+    fn view(
+        &self,
+        id: ConversationId,
+        range: RangeInclusive<Seq>,
+        direction: Direction,
+        page: Page,
+        known: Seq,
+    ) -> BoxFuture<'_, Result<View, StoreError>> {
+        let view = async move { self.store.view(id, range, direction, page, known).await };
+        let view = self.hooks.around(Box::pin(view));
+        Box::pin(async move {
+            let View { extent, records } = view.await?;
+            Ok(View { extent, records: self.hooks.records(records, page) })
+        })
+    }
 }
 
 impl<H: Hooks> Cursors for Hooked<H> {
@@ -139,5 +159,9 @@ impl<H: Hooks> Store for Hooked<H> {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.close()
+    }
+
+    fn visit_metrics(&self, visitor: &mut dyn MetricsVisitor) {
+        self.store.visit_metrics(visitor);
     }
 }

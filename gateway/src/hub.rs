@@ -376,6 +376,7 @@ impl Hub {
         self.host.spawn(Box::pin(async move {
             let conversation = load.conversation;
             let loaded = read_conversation(&*hub.store, load).await;
+            tell_damage(conversation, loaded.as_ref().err());
             let mut effects = Vec::new();
             let now_ms = hub.host.now_ms();
             hub.lane(conversation).handle_loaded(conversation, loaded, now_ms, &mut effects);
@@ -387,6 +388,7 @@ impl Hub {
         let hub = self.clone();
         self.host.spawn(Box::pin(async move {
             let found = scan_log(&*hub.store, &hub.scan_steps, &scan).await;
+            tell_damage(scan.conversation, found.as_ref().err());
             let mut effects = Vec::new();
             let now_ms = hub.host.now_ms();
             hub.lane(scan.conversation).handle_scanned(&scan, found, now_ms, &mut effects);
@@ -398,10 +400,18 @@ impl Hub {
         let hub = self.clone();
         self.host.spawn(Box::pin(async move {
             let extent = hub.store.extent(conversation).await;
+            tell_damage(conversation, extent.as_ref().err());
             let mut effects = Vec::new();
             hub.lane(conversation).handle_looked(conversation, extent, &mut effects);
             hub.carry_out(effects);
         }));
+    }
+}
+
+/// Of a store that does not answer the store itself tells, once. Damage is told where it is met.
+fn tell_damage(conversation: ConversationId, error: Option<&StoreError>) {
+    if let Some(error @ StoreError::Damaged(_)) = error {
+        tracing::warn!(%conversation, %error, "a conversation cannot be served");
     }
 }
 
@@ -416,6 +426,9 @@ impl AppendSink for LaneSink {
         let mut effects = Vec::new();
         for (place, outcome) in outcomes {
             let Some(&conversation) = self.conversations.get(place) else { continue };
+            if let Err(AppendError::Store(error)) = &outcome {
+                tell_damage(conversation, Some(error));
+            }
             self.hub.lane(conversation).handle_appended(conversation, outcome, &mut effects);
         }
         self.hub.carry_out(effects);

@@ -13,7 +13,10 @@
 pub mod conformance;
 pub mod embedded;
 pub mod memory;
+mod metrics;
 pub mod scylla;
+
+pub use metrics::MetricsVisitor;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -35,6 +38,12 @@ pub trait Store: MessageLog + Cursors + ConversationIndex {
     /// Finishes what was submitted and releases the store. Calls after it fail with
     /// [`StoreError::Stopped`].
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Shows an exporter what the store has done since it was opened, in its own terms. A store that
+    /// counts nothing shows nothing.
+    fn visit_metrics(&self, visitor: &mut dyn MetricsVisitor) {
+        let _ = visitor;
+    }
 }
 
 /// Each conversation's messages, in order.

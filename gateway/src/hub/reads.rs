@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use skein_protocol::{ConversationId, Seq, UserId};
-use skein_storage::{CursorPair, Direction, Page, Store, StoreError};
+use skein_storage::{CursorPair, Direction, Extent, Page, Store, StoreError};
 use tokio::sync::Semaphore;
 
 use crate::lane::{Found, Key, Known, Load, Loaded, Scan};
@@ -44,7 +44,24 @@ pub(super) async fn read_conversation(
         cursors_of(store, conversation, &members),
         read_tail(store, conversation, extent.head, load.tail as Seq),
     );
-    Ok(Some(Loaded { members, extent, tail: tail?, cursors: cursors? }))
+    let (extent, tail) = match tail? {
+        Some(tail) => (extent, tail),
+        None => look_again(store, conversation, load.tail as Seq).await?,
+    };
+    Ok(Some(Loaded { members, extent, tail, cursors: cursors? }))
+}
+
+/// The end of a log that may have moved between two reads, a second time. What is missing then is
+/// not on its way.
+async fn look_again(
+    store: &dyn Store,
+    conversation: ConversationId,
+    count: Seq,
+) -> Result<(Extent, Vec<Known>), StoreError> {
+    let extent = store.extent(conversation).await?;
+    let tail = read_tail(store, conversation, extent.head, count).await?;
+    let what = || format!("{conversation} has no message {}, which is its head", extent.head);
+    Ok((extent, tail.ok_or_else(|| StoreError::Damaged(what()))?))
 }
 
 /// Cursors in the order of the members.
@@ -62,13 +79,14 @@ pub(crate) async fn cursors_of(
     stream::iter(cursors).buffered(CURSORS_AT_ONCE).try_collect().await
 }
 
-/// What is known of the last records up to `head`, ascending and without a gap.
+/// What is known of the last records up to `head`, ascending and without a gap. Nothing if the log
+/// does not end there: a tail that ends below would give every message in it another one's number.
 async fn read_tail(
     store: &dyn Store,
     conversation: ConversationId,
     head: Seq,
     count: Seq,
-) -> Result<Vec<Known>, StoreError> {
+) -> Result<Option<Vec<Known>>, StoreError> {
     let mut tail = Vec::new();
     let first = (head + 1).saturating_sub(count).max(1);
     let mut last = head;
@@ -77,9 +95,7 @@ async fn read_tail(
         let page = store.read(conversation, range, Direction::Backward, SCAN_PAGE).await?;
         let Some(newest) = page.first() else { break };
         if tail.is_empty() && newest.seq != head {
-            // A tail that ends below would give every message in it another one's number.
-            let what = format!("{conversation} has no message {head}, which is its head");
-            return Err(StoreError::Unavailable(what));
+            return Ok(None);
         }
         // Retention may have removed the older part, and not in the order of the log.
         let numbers = (first..=last).rev();
@@ -91,7 +107,7 @@ async fn read_tail(
         }
     }
     tail.reverse();
-    Ok(tail)
+    Ok(Some(tail))
 }
 
 pub(super) async fn scan_log(

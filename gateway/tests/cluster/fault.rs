@@ -49,7 +49,7 @@ const LATE: Duration = Duration::from_secs(2 * REQUEST_TIMEOUT.as_secs());
 impl Fault {
     /// Any of them, the quick ones more often.
     pub fn any(rng: &mut StdRng) -> Self {
-        match rng.random_range(0..20) {
+        match rng.random_range(0..22) {
             0..2 => Fault::KillNode,
             2 => Fault::KillTwoNodes,
             3..6 => Fault::PauseNode,
@@ -58,6 +58,8 @@ impl Fault {
             12..14 => Fault::Disconnect,
             14..18 => Fault::SomeDoubt,
             18 => Fault::EveryDoubt,
+            19 => Fault::DoubtThenSilence,
+            20 => Fault::LateAfterDeath,
             _ => Fault::Statements,
         }
     }

@@ -53,11 +53,11 @@ pub use options::{
 };
 #[cfg(debug_assertions)]
 pub use planted::Planted;
-pub use stats::{LATENCY_CLASSES, MetricsVisitor, ROWS_CLASSES, ScyllaStats};
+pub use stats::{LATENCY_CLASSES, ROWS_CLASSES, ScyllaStats};
 
 use crate::{
     Append, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors, Direction, Extent,
-    MessageLog, Page, Record, Store, StoreError, View,
+    MessageLog, MetricsVisitor, Page, Record, Store, StoreError, View,
 };
 use connect::Quorum;
 use core::{Care, Core};
@@ -274,5 +274,9 @@ impl Store for ScyllaStore {
             self.log.idle().await;
             Ok(())
         })
+    }
+
+    fn visit_metrics(&self, visitor: &mut dyn MetricsVisitor) {
+        self.stats().visit(visitor);
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::MetricsVisitor;
+
 /// Classes of latency: the class `n` holds what took less than `2^n` microseconds and not less
 /// than half of that; the last one holds all that took longer (about 67 s).
 pub const LATENCY_CLASSES: usize = 28;
@@ -10,26 +12,6 @@ pub const LATENCY_CLASSES: usize = 28;
 /// Classes of rows in an append: the class `n` holds appends of at most `2^n` rows and more than
 /// half as many.
 pub const ROWS_CLASSES: usize = 10;
-
-/// Receives metrics: what an exporter implements. Names are of the form that Prometheus asks for,
-/// without a prefix.
-pub trait MetricsVisitor {
-    /// A value that only grows.
-    fn counter(&mut self, name: &'static str, help: &'static str, value: u64);
-
-    /// A value at this moment.
-    fn gauge(&mut self, name: &'static str, help: &'static str, value: u64);
-
-    /// A distribution: how many values were at most as large as each bound (each number includes
-    /// the ones before it; the last bound is infinite), and the sum of all values.
-    fn histogram(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        buckets: &mut dyn Iterator<Item = (f64, u64)>,
-        sum: f64,
-    );
-}
 
 macro_rules! stats {
     ($($(#[doc = $help:literal])+ $name:ident;)*) => {
