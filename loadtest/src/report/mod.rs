@@ -8,6 +8,7 @@
 //! outcome.json        everything, histograms included: what `merge` adds up
 //! ```
 
+mod health;
 mod hlog;
 mod html;
 mod summary;
@@ -22,9 +23,10 @@ use crate::objective::Objective;
 use crate::operation::Operation;
 use crate::outcome::{self, Outcome};
 
+pub use health::{AgentSummary, HealthSummary};
 pub use summary::{
-    AgentSummary, HealthSummary, Latency, MarkSummary, OperationSummary, Part, PhaseLengths,
-    Process, Reason, SCHEMA, StepSummary, Summary, schema,
+    Latency, MarkSummary, OperationSummary, Part, PhaseLengths, Process, Reason, SCHEMA,
+    StepSummary, Summary, schema,
 };
 pub use table::table;
 pub use timeline::{Slot, SlotOperation, Timeline};

@@ -11,7 +11,8 @@ mod scale;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::charts::{show_bytes, show_count};
-use super::summary::{HealthSummary, Latency, OperationSummary, Part, Summary};
+use super::health::HealthSummary;
+use super::summary::{Latency, OperationSummary, Part, Summary};
 use super::table;
 use crate::environment::Environment;
 use crate::objective::show_us;
