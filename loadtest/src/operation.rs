@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// The QUIC handshake. Intended start: when the timetable says that the connection is due.
+    /// The QUIC handshake. Intended start: when the timetable says that the connection is due. A
+    /// session that comes back is measured as [`Resume`](Self::Resume) alone.
     Connect,
     /// From `Hello` to `Welcome`. Intended start: when the handshake was complete, so waiting for
-    /// a token to be signed counts.
+    /// a token to be signed counts. As with [`Connect`](Self::Connect), without those that come back.
     Login,
     /// From a message that is due to its `SendAck`: it is durable.
     SendAck,
@@ -24,7 +25,8 @@ pub enum Operation {
     /// counts from `Welcome`.
     Sync,
     /// From the end of a session that was to go on, plus the wait it was told to keep, to the
-    /// `Welcome` of the session that replaces it, over however many attempts.
+    /// `Welcome` of the session that replaces it, over however many attempts. One that is not back
+    /// at the end of the run has failed.
     Resume,
 }
 

@@ -169,6 +169,10 @@ pub struct Sessions {
     /// a storm, those that it asked to go.
     #[serde(default)]
     pub expected: u64,
+    /// Handshakes that went on from the session's own ticket instead of a certificate. 0 unless the
+    /// plan has tickets.
+    #[serde(default)]
+    pub resumed: u64,
     /// Why sessions ended or attempts failed against the plan.
     pub ends: BTreeMap<Failure, u64>,
 }
@@ -565,6 +569,7 @@ impl Sessions {
         self.lost += other.lost;
         self.failed += other.failed;
         self.expected += other.expected;
+        self.resumed += other.resumed;
         for (&failure, &count) in &other.ends {
             count_failure(&mut self.ends, failure, count);
         }

@@ -46,6 +46,10 @@ pub struct Plan {
     /// Handshakes and logins that may be under way at once, in all. Those that are due beyond wait,
     /// and so become late. Bounds the burst that a generator sends.
     pub max_connecting: usize,
+    /// Sessions that come back resume with the ticket of their own last connection. Otherwise every
+    /// connection pays for a whole handshake, as first ones always do.
+    #[serde(default)]
+    pub tickets: bool,
     /// Of everything that is drawn: arrival times, think times, sizes, who is slow.
     pub seed: u64,
     /// From where on the generator is itself the limit.
@@ -405,6 +409,7 @@ impl Plan {
             drop_after: Duration::from_secs(1),
             answer_timeout: Duration::from_secs(10),
             max_connecting: 1024,
+            tickets: false,
             seed: 1,
             bounds: Bounds::default(),
         }

@@ -20,11 +20,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Endpoint,
-    EndpointConfig, EndpointEvent, Event, Incoming, ServerConfig, StreamEvent, Transmit, VarInt,
+    EndpointConfig, EndpointEvent, Event, Incoming, ServerConfig, StreamEvent, Transmit,
+    TransportConfig, VarInt,
 };
 
 use crate::{
-    AddressValidation, CloseReason, ConnId, ConnectError, Driver, Io, Limits,
+    AddressValidation, ClientTls, CloseReason, ConnId, ConnectError, Driver, Io, Limits,
+    crypto::SlimClient,
     id::MAX_SLOTS,
     slot::{Conn, Slot},
     stats::Counters,
@@ -54,7 +56,7 @@ pub(crate) struct CoreConfig {
     pub(crate) shard: usize,
     pub(crate) endpoint: Arc<EndpointConfig>,
     pub(crate) server: Option<Arc<ServerConfig>>,
-    pub(crate) client: Option<ClientConfig>,
+    pub(crate) client: Option<Dialing>,
     pub(crate) limits: Limits,
     pub(crate) validation: AddressValidation,
     /// Of each connection, bytes.
@@ -66,6 +68,30 @@ pub(crate) struct CoreConfig {
     pub(crate) counters: Arc<Counters>,
     /// Of what QUIC draws beside its secrets; none: from the system.
     pub(crate) seed: Option<[u8; 32]>,
+}
+
+/// How connections are begun.
+#[derive(Clone)]
+pub(crate) struct Dialing {
+    pub(crate) usual: ClientConfig,
+    pub(crate) transport: Arc<TransportConfig>,
+}
+
+impl Dialing {
+    pub(crate) fn new(tls: &ClientTls, transport: Arc<TransportConfig>) -> Self {
+        Self { usual: dial_config(tls, &transport), transport }
+    }
+
+    /// The same with another TLS configuration.
+    fn with(&self, tls: &ClientTls) -> ClientConfig {
+        dial_config(tls, &self.transport)
+    }
+}
+
+fn dial_config(tls: &ClientTls, transport: &Arc<TransportConfig>) -> ClientConfig {
+    let mut client = ClientConfig::new(Arc::new(SlimClient::new(tls.config.clone())));
+    client.transport_config(transport.clone()).token_store(Arc::new(quinn_proto::NoneTokenStore));
+    client
 }
 
 /// See the module's words.
@@ -238,6 +264,7 @@ impl Core {
         &mut self,
         remote: SocketAddr,
         server_name: &str,
+        tls: Option<&ClientTls>,
     ) -> Result<ConnId, ConnectError> {
         let Some(client) = &self.config.client else { return Err(ConnectError::NoClientConfig) };
         if self.stopping || self.stop_asked {
@@ -252,9 +279,10 @@ impl Core {
             }
             other => other,
         };
+        let client = tls.map_or_else(|| client.usual.clone(), |tls| client.with(tls));
         let (handle, quic) = self
             .endpoint
-            .connect(self.now, client.clone(), remote, server_name)
+            .connect(self.now, client, remote, server_name)
             .map_err(|error| ConnectError::Invalid(error.to_string()))?;
         self.config.counters.dialed.add(1);
         self.outgoing += 1;

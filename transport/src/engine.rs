@@ -9,13 +9,13 @@ use std::{
 };
 
 use mio::{Poll, Waker};
-use quinn_proto::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use quinn_proto::{EndpointConfig, ServerConfig, TransportConfig};
 
 use crate::{
     Driver, EngineConfig, Mailbox, ShardStats,
     config::MAX_SHARDS,
-    core::{Core, CoreConfig},
-    crypto::{SlimClient, SlimServer, VERSION},
+    core::{Core, CoreConfig, Dialing},
+    crypto::{SlimServer, VERSION},
     mailbox::{Inbox, Stop},
     shard::{Shard, WAKER},
     stats::Counters,
@@ -286,9 +286,6 @@ pub(crate) fn server_config(
 pub(crate) fn client_config(
     config: &EngineConfig,
     transport: &Arc<TransportConfig>,
-) -> Option<ClientConfig> {
-    let tls = config.client.as_ref()?;
-    let mut client = ClientConfig::new(Arc::new(SlimClient::new(tls.config.clone())));
-    client.transport_config(transport.clone()).token_store(Arc::new(quinn_proto::NoneTokenStore));
-    Some(client)
+) -> Option<Dialing> {
+    config.client.as_ref().map(|tls| Dialing::new(tls, transport.clone()))
 }

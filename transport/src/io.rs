@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Instant};
 use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, StreamId, VarInt};
 
-use crate::{CloseReason, ConnId, ConnStats, ConnectError, Read, WriteError, core::Core, driver};
+use crate::{
+    ClientTls, CloseReason, ConnId, ConnStats, ConnectError, Read, WriteError, core::Core,
+    crypto::Handshake, driver,
+};
 
 /// The shard, as its driver sees it. Every call returns at once; a dead [`ConnId`] is answered
 /// with `Closed`, `Blocked` or `None` and never reaches another connection.
@@ -155,7 +158,25 @@ impl<'a> Io<'a> {
         remote: SocketAddr,
         server_name: &str,
     ) -> Result<ConnId, ConnectError> {
-        self.core.connect(remote, server_name)
+        self.core.connect(remote, server_name, None)
+    }
+
+    /// The same with a TLS configuration for this connection alone: for instance with a store of
+    /// session tickets that no other connection sees. The engine must have one of its own as well.
+    pub fn connect_with(
+        &mut self,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+    ) -> Result<ConnId, ConnectError> {
+        self.core.connect(remote, server_name, Some(tls))
+    }
+
+    /// Whether the handshake went on from a session ticket; for a client in
+    /// [`Driver::on_connected`](crate::Driver::on_connected), which is when that is still known.
+    pub fn is_resumed(&self, conn: ConnId) -> Option<bool> {
+        let about = self.core.alive_ref(conn)?.quic.crypto_session().handshake_data()?;
+        about.downcast_ref::<Handshake>().map(|handshake| handshake.is_resumed)
     }
 
     /// Where the peer is now.

@@ -71,7 +71,7 @@ impl<D: Driver> SimShard<D> {
         let client = client_config(config, &transport).map(|mut client| {
             // It also decides to which shard of a server the connection goes.
             let ids = Mutex::new(StdRng::from_seed(seed));
-            client.initial_dst_cid_provider(Arc::new(move || {
+            client.usual.initial_dst_cid_provider(Arc::new(move || {
                 let mut id = [0; 20];
                 ids.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
                 ConnectionId::new(&id)

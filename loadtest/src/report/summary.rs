@@ -60,6 +60,10 @@ pub struct Summary {
     /// those that it asked to go. In the whole run.
     #[serde(default)]
     pub sessions_ended_as_planned: u64,
+    /// Handshakes that went on from a session's own ticket instead of a certificate: those of
+    /// sessions that came back, in a run with tickets. In the whole run.
+    #[serde(default)]
+    pub handshakes_resumed: u64,
     /// Why sessions ended, or attempts failed, against the plan.
     pub session_ends: BTreeMap<String, u64>,
     /// Messages written, in the whole run.
@@ -294,6 +298,7 @@ impl Summary {
             sessions_lost: sessions.lost,
             sessions_failed: sessions.failed,
             sessions_ended_as_planned: sessions.expected,
+            handshakes_resumed: sessions.resumed,
             session_ends: named(&sessions.ends),
             sent: found.sent,
             acked: found.acked,

@@ -41,6 +41,13 @@ pub fn table(summary: &Summary) -> String {
             ends.join(", ")
         );
     }
+    if summary.sessions_ended_as_planned + summary.handshakes_resumed > 0 {
+        let _ = writeln!(
+            text,
+            "sessions: {} ended as planned, {} handshakes resumed with a ticket",
+            summary.sessions_ended_as_planned, summary.handshakes_resumed
+        );
+    }
     for verdict in &summary.objectives {
         let mark = if verdict.holds { "holds " } else { "MISSED" };
         let _ = writeln!(text, "{mark} {}: {}", verdict.objective, verdict.shown);

@@ -145,6 +145,7 @@ impl Collected {
             sum.tally.lost += tally.lost;
             sum.tally.failed += tally.failed;
             sum.tally.expected += tally.expected;
+            sum.tally.resumed += tally.resumed;
             sum.tally.fill_left += tally.fill_left;
             sum.tally.syncing += tally.syncing;
             sum.tally.queued += tally.queued;
@@ -160,10 +161,22 @@ impl Collected {
 
     /// So far; `connected` is the number now.
     pub(super) fn sessions(&self, planned: u64) -> Sessions {
-        let Tally { live, logins, lost, failed, expected, ends, .. } = self.sum().tally;
+        let tally = self.sum().tally;
+        let live = tally.live;
         let lowest = self.lowest.unwrap_or(live);
         let peak = self.peak.max(live);
-        Sessions { planned, connected: live, peak, lowest, logins, lost, failed, expected, ends }
+        Sessions {
+            planned,
+            connected: live,
+            peak,
+            lowest,
+            logins: tally.logins,
+            lost: tally.lost,
+            failed: tally.failed,
+            expected: tally.expected,
+            resumed: tally.resumed,
+            ends: tally.ends,
+        }
     }
 }
 

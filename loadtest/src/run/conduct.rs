@@ -261,10 +261,6 @@ impl Conductor {
 
     fn finish(mut self) -> Outcome {
         self.phase = Phase::Over;
-        let planned = self.plan.sessions();
-        let mut sessions = self.collected.sessions(planned);
-        // When the measured phase ended, not when the last of the drain left.
-        sessions.connected = self.collected.connected.unwrap_or(sessions.connected);
         self.swarm.tell(|| Order::Finish);
         let deadline = clock::now() + 10 * SECOND;
         while !self.collected.is_over() && clock::now() < deadline {
@@ -281,6 +277,9 @@ impl Conductor {
             );
         }
         self.judge();
+        let mut sessions = self.collected.sessions(self.plan.sessions());
+        // When the measured phase ended, not when the last of the drain left.
+        sessions.connected = self.collected.connected.unwrap_or(sessions.connected);
         let correctness = self.collected.sum().ledger.found;
         // Of a ladder the last good step.
         let throughput = match self.plan.ladder {

@@ -43,6 +43,7 @@ impl Scenario {
             drop_after: generator.drop_after,
             answer_timeout: generator.answer_timeout,
             max_connecting: generator.max_connecting as usize,
+            tickets: self.program == Program::Storm && self.load.tickets,
             seed: generator.seed,
             bounds: Bounds { late: generator.max_late, shard_cpu: generator.max_thread_cpu },
             ..Plan::new(self.name(), target, identity)

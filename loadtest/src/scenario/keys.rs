@@ -151,6 +151,9 @@ settings! {
         cut_after("load.cut_after", "cut-after", &[Storm]): Duration = secs(5), span(ZERO, DAY);
         /// They come back spread over this time. 0s: all at once.
         return_over("load.return_over", "return-over", &[Storm]): Duration = ZERO, span(ZERO, DAY);
+        /// Those who come back resume with the session ticket of their own last connection, as
+        /// devices do. Off: they pay for a whole handshake, as all first connections do.
+        tickets("load.tickets", "tickets", &[Storm]): bool = true, Flag;
         /// Users with a backlog.
         users("load.users", "users", &[Sync]): u64 = 100, count(MOST_SESSIONS);
         /// Messages that wait for each.

@@ -23,6 +23,8 @@ pub(crate) struct Tally {
     /// See [`Sessions`](crate::outcome::Sessions).
     pub(crate) expected: u64,
     /// See [`Sessions`](crate::outcome::Sessions).
+    pub(crate) resumed: u64,
+    /// See [`Sessions`](crate::outcome::Sessions).
     pub(crate) ends: BTreeMap<Failure, u64>,
     /// Messages of backlogs that must be acknowledged before they can be synced.
     pub(crate) fill_left: u64,

@@ -60,7 +60,7 @@ impl Shard {
         };
         let one = wire::Range { target: Some(target), from, to, ..Default::default() };
         let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
-        if !self.request(io, index, request, Job::Mend { next: from, to }) {
+        if !self.request(io, index, request, Job::Mend { next: from, to, is_whole: false }) {
             self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
         }
     }
@@ -170,8 +170,12 @@ impl Shard {
             bulk.job.refused(u32::try_from(code.into_inner()).unwrap_or(u32::MAX));
         }
         match bulk.job {
-            Job::Mend { .. } => {
+            Job::Mend { is_whole, .. } => {
                 let line = self.sessions[index as usize].line;
+                if line != NONE && !is_whole {
+                    // There may be more that no push told of.
+                    self.tasks.push(Reverse((clock::now() + AGAIN_AFTER, Task::Catch(line))));
+                }
                 if line != NONE && self.lines[line as usize].receiver.gap().is_some() {
                     self.plan_mend(line, clock::now() + AGAIN_AFTER);
                 }
@@ -222,7 +226,8 @@ impl Shard {
     fn take_page(&mut self, index: u32, job: &mut Job, page: &PullPage) {
         let line = self.sessions[index as usize].line;
         match job {
-            Job::Mend { next, to } if line != NONE => {
+            Job::Mend { next, to, is_whole } if line != NONE => {
+                *is_whole |= page.is_end && page.error_code == 0;
                 let now = clock::now();
                 let receiver = &mut self.lines[line as usize].receiver;
                 if page.error_code == 0 {
@@ -239,9 +244,10 @@ impl Shard {
                     *next = message.seq.saturating_add(1).max(*next);
                     self.take_in(index, message, Via::Pull, now);
                 }
-                if page.is_end && page.error_code == 0 {
-                    let end = if *to == 0 { page.head } else { page.head.min(*to) };
-                    self.lines[line as usize].receiver.has_read(end);
+                // Without an end the answer is up to a head that may have moved since: what lies
+                // behind the last message is not known to be missing.
+                if page.is_end && page.error_code == 0 && *to != 0 {
+                    self.lines[line as usize].receiver.has_read(page.head.min(*to));
                 }
             }
             Job::Backlog(sync) => {

@@ -67,6 +67,9 @@ impl Shard {
             let session = &mut self.sessions[index as usize];
             if session.state == State::Idle {
                 session.device += 1;
+                if let Some(tickets) = &mut self.tickets {
+                    tickets.forget(index);
+                }
                 self.book.tally.syncing += 1;
                 self.dial(io, index, intended);
                 return;
@@ -85,7 +88,13 @@ impl Shard {
             Entry { intended, dialed: now, resume_since: entry.resume_since, ..Entry::default() };
         let target = &self.context.plan.target;
         let address = target.addresses[index as usize % target.addresses.len()];
-        match io.connect(address, &target.server_name) {
+        // A probe is nobody's first connection.
+        let own = self.tickets.as_mut().filter(|_| self.probe.is_none());
+        let connected = match own.map(|tickets| tickets.tls_of(index)) {
+            Some(tls) => io.connect_with(address, &target.server_name, &tls),
+            None => io.connect(address, &target.server_name),
+        };
+        match connected {
             Ok(conn) => {
                 session.conn = conn;
                 if self.by_slot.len() <= conn.slot() {
@@ -117,6 +126,7 @@ impl Shard {
         }
         let token = entry.token.take();
         let conn = session.conn;
+        self.book.tally.resumed += u64::from(io.is_resumed(conn) == Some(true));
         let until = now + length(self.context.plan.answer_timeout);
         io.set_timer(conn, Some(clock::instant(until)));
         self.set_state(index, State::Greeting);

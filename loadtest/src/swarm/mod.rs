@@ -21,6 +21,7 @@ mod receive;
 mod session;
 mod shard;
 mod storm;
+mod tickets;
 mod traffic;
 mod wire;
 
@@ -43,6 +44,7 @@ use crate::operation::Failure;
 use crate::plan::{Plan, Trust};
 use layout::{Place, Tables};
 use shard::Shard;
+use tickets::Tickets;
 
 /// Connections beyond the sessions, a shard: those that end take a moment to do so.
 const SPARE_CONNECTIONS: usize = 1 << 20;
@@ -134,6 +136,8 @@ impl Swarm {
         }
         let tls = client_tls(roots(&plan.target.trust)?)
             .map_err(|error| SwarmError::Trust(error.to_string()))?;
+        let own_tickets = plan.tickets.then(|| tls.clone());
+        let tls = ClientTls::new(tls);
         let any: std::net::SocketAddr = match plan.target.addresses[0] {
             std::net::SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             std::net::SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -176,7 +180,8 @@ impl Swarm {
                     mark,
                     place,
                 };
-                Shard::new(context, tables)
+                let tickets = own_tickets.clone().map(Tickets::new);
+                Shard::new(context, tables, tickets)
             }
         };
         let engine = bound.start(make)?;
@@ -238,8 +243,8 @@ fn send(mailbox: &Mailbox<Order>, order: Order) {
 }
 
 /// Without resumption: sessions would take each other's tickets, which real devices cannot, and a
-/// connection would cost the target half of what a newcomer's does.
-fn client_tls(roots: RootCertStore) -> Result<ClientTls, rustls::Error> {
+/// connection would cost the target half of what a newcomer's does. See [`tickets`].
+fn client_tls(roots: RootCertStore) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = skein_transport::provider(&TlsOptions::default());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -247,7 +252,7 @@ fn client_tls(roots: RootCertStore) -> Result<ClientTls, rustls::Error> {
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(ClientTls::new(config))
+    Ok(config)
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, SwarmError> {

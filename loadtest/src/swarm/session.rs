@@ -157,8 +157,8 @@ pub(super) struct Bulk {
 #[derive(Debug)]
 pub(super) enum Job {
     /// What a receiver misses: the next number that the answer can bring, and the last one that was
-    /// asked for; 0: to the end of the log.
-    Mend { next: u64, to: u64 },
+    /// asked for; 0: to the end of the log. Whether the answer came to its end.
+    Mend { next: u64, to: u64, is_whole: bool },
     /// First part of a sync: where the conversation ends.
     Heads(Sync),
     /// Second part: all of it.

@@ -12,6 +12,7 @@ use skein_transport::{CloseReason, ConnId, Driver, Io, Read, StreamId, VarInt};
 use super::book::Book;
 use super::layout::{Share, Tables};
 use super::session::{Channel, Flags, Line, Session, State, live_stream};
+use super::tickets::Tickets;
 use super::{Context, Order, Probe};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::operation::{Failure, Operation};
@@ -72,6 +73,8 @@ pub(super) struct Shard {
     /// Sessions whose `Delivered` is due, in order of time.
     pub(super) acks_soon: VecDeque<(Nanos, u32)>,
     pub(super) acks_later: VecDeque<(Nanos, u32)>,
+    /// Only in a run whose sessions resume with their own.
+    pub(super) tickets: Option<Tickets>,
     pub(super) probe: Option<std::sync::mpsc::SyncSender<Result<(), Probe>>>,
     /// Of this shard.
     pub(super) max_connecting: u64,
@@ -83,7 +86,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(context: Context, tables: Tables) -> Self {
+    pub(super) fn new(context: Context, tables: Tables, tickets: Option<Tickets>) -> Self {
         let shards = context.place.shards as u64;
         let max_connecting = (context.plan.max_connecting as u64).div_ceil(shards).max(1);
         let seed = context.plan.seed ^ (context.place.shard as u64).wrapping_mul(0x9e37_79b9);
@@ -105,6 +108,7 @@ impl Shard {
             tasks: BinaryHeap::new(),
             acks_soon: VecDeque::new(),
             acks_later: VecDeque::new(),
+            tickets,
             probe: None,
             max_connecting,
             scratch: Vec::new(),

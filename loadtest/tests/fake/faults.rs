@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skein_loadtest::operation::{Failure, Operation};
 use skein_loadtest::outcome::{Correctness, Outcome};
-use skein_loadtest::plan::Work;
+use skein_loadtest::plan::{Cut, Work};
 use skein_loadtest::run::{Hooks, Run};
 
 use crate::target::{Behaviour, Fault, Target};
@@ -195,4 +195,23 @@ fn lost_ones_of_a_backlog() {
     let first = (4..80).step_by(5).filter(of_first).count() as u64;
     let may_be = |one: u64| one * first + (passes - one) * (16 - first) == found.lost;
     assert!((0..=passes).any(may_be), "{} in {passes} passes, {first} of 16", found.lost);
+}
+
+/// Sessions that are closed at once come back, each with its own ticket.
+#[test]
+fn a_storm_is_resumed_with_tickets_of_ones_own() {
+    let target = Target::start(Behaviour::default());
+    let work = Work::Storm {
+        sessions: 30,
+        cut: Cut::Close,
+        after: Duration::from_millis(500),
+        return_over: Duration::from_millis(100),
+    };
+    let mut plan = plan(&target, work, Duration::from_secs(3));
+    plan.tickets = true;
+    let outcome = Run::start(plan, Hooks::default()).unwrap().finish().unwrap();
+    assert_eq!(target.stop().logins, 1 + 60, "the probe as well");
+    assert_eq!(outcome.sessions.resumed, 30);
+    assert_eq!(whole(&outcome, Operation::Resume).count(), 30);
+    assert_eq!(whole(&outcome, Operation::Connect).count(), 30, "first ones alone");
 }

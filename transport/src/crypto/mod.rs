@@ -7,4 +7,4 @@ mod params;
 mod session;
 
 pub(crate) use cold::suites;
-pub(crate) use session::{SlimClient, SlimServer, VERSION};
+pub(crate) use session::{Handshake, SlimClient, SlimServer, VERSION};

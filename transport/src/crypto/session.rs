@@ -17,12 +17,13 @@ use quinn_proto::{
     ConnectError, ConnectionId, Side, TransportError, TransportErrorCode,
     crypto::{
         self, CryptoError, ExportKeyingMaterialError, KeyPair, Keys, UnsupportedVersion,
-        rustls::{HandshakeData, QuicServerConfig},
+        rustls::QuicServerConfig,
     },
     transport_parameters::TransportParameters,
 };
 use ring::aead;
 use rustls::{
+    HandshakeKind,
     pki_types::{CertificateDer, ServerName},
     quic::{self, Connection, KeyChange, PacketKeySet, Secrets, Version},
 };
@@ -45,6 +46,11 @@ struct Session {
     side: Side,
 }
 
+/// What is told of a handshake.
+pub(crate) struct Handshake {
+    pub(crate) is_resumed: bool,
+}
+
 struct Live {
     tls: Connection,
     version: Version,
@@ -65,13 +71,11 @@ impl crypto::Session for Session {
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
         let live = self.live.as_ref().filter(|live| live.told_handshake_data)?;
-        Some(Box::new(HandshakeData {
-            protocol: live.tls.alpn_protocol().map(Into::into),
-            server_name: match &live.tls {
-                Connection::Client(_) => None,
-                Connection::Server(tls) => tls.server_name().map(Into::into),
-            },
-        }))
+        let kind = match &live.tls {
+            Connection::Client(tls) => tls.handshake_kind(),
+            Connection::Server(tls) => tls.handshake_kind(),
+        };
+        Some(Box::new(Handshake { is_resumed: kind == Some(HandshakeKind::Resumed) }))
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {

@@ -115,6 +115,28 @@ fn a_session_is_resumed_with_a_ticket() {
     assert!(second + 1000 < first, "{first} bytes, then {second}");
 }
 
+/// A connection with a configuration of its own resumes with the ticket that is in it, and nobody
+/// else does.
+#[test]
+fn a_ticket_can_be_kept_apart() {
+    let mut pair = Pair::new(Weather::default(), 1, |_| {});
+    let to = pair.server.address;
+    let own = |shared: &ClientTls| {
+        let mut config = (*shared.config).clone();
+        config.resumption = rustls::client::Resumption::in_memory_sessions(1);
+        ClientTls::new(config)
+    };
+    let tls = [own(&pair.tls), own(&pair.tls)];
+    let mut resumed = Vec::new();
+    for of in [0, 1, 1, 0, 0] {
+        let tls = tls[of].clone();
+        pair.client.act(|io| io.connect_with(to, "localhost", &tls)).unwrap();
+        pair.run(Duration::from_secs(1));
+        resumed.extend(pair.client.probe.resumed.pop());
+    }
+    assert_eq!(resumed, [false, false, true, true, true]);
+}
+
 #[test]
 fn slots_are_used_again_with_another_generation() {
     let mut pair = Pair::new(Weather::default(), 1, |_| {});

@@ -42,6 +42,8 @@ struct Probe {
     /// Leaves bytes unread.
     lazy: bool,
     heard: Vec<(ConnId, Heard)>,
+    /// Whether each handshake was a resumed one.
+    resumed: Vec<bool>,
     received: BTreeMap<(ConnId, StreamId), Vec<u8>>,
     finished: Vec<(ConnId, StreamId)>,
 }
@@ -66,7 +68,8 @@ impl Probe {
 impl Driver for Probe {
     type Mail = ();
 
-    fn on_connected(&mut self, _: &mut Io<'_>, conn: ConnId) {
+    fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
+        self.resumed.extend(io.is_resumed(conn));
         self.heard.push((conn, Heard::Connected));
     }
     fn on_stream_opened(&mut self, _: &mut Io<'_>, conn: ConnId, stream: StreamId) {
@@ -161,6 +164,8 @@ struct Pair {
     sent: u64,
     /// The client's address as the server sees it.
     client_seen_as: SocketAddr,
+    /// The client's.
+    tls: ClientTls,
 }
 
 const DELAY: Duration = Duration::from_millis(20);
@@ -171,12 +176,14 @@ impl Pair {
         let keys = Keys::random();
         let (server_tls, client_tls) = tls(&keys);
         let mut server = EngineConfig::server(([10, 0, 0, 1], 443).into(), server_tls, keys);
+        let tls = client_tls.clone();
         let mut client = EngineConfig::client(([10, 0, 0, 2], 5000).into(), client_tls);
         adapt(&mut server);
         client.quic = server.quic.clone();
         client.limits = server.limits.clone();
         Self {
             now,
+            tls,
             client_seen_as: client.listen,
             client: Side::new(client, now),
             server: Side::new(server, now),
