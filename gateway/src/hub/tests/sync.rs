@@ -222,5 +222,5 @@ async fn a_tail_begins_behind_the_last_hole_and_ends_at_the_head() {
         assert_eq!(loaded.tail.len(), left);
     }
     let cut = read_conversation(&holes(5..=5), load()).await;
-    assert!(matches!(cut, Err(StoreError::Unavailable(_))), "{cut:?}");
+    assert!(matches!(cut, Err(StoreError::Damaged(_))), "{cut:?}");
 }
