@@ -1,7 +1,7 @@
 //! Carries out what [`AppendMachine`] asks for.
 //!
 //! A request that takes longer than the request timeout is dropped inside the driver, which
-//! remembers that its answer may still come; how many of those there can be is bounded by the
+//! remembers that its answer may still come; how many of those come about at once is bounded by the
 //! places of appends.
 
 use std::time::Duration;
@@ -10,11 +10,12 @@ use rand::RngExt;
 use scylla::statement::batch::Batch;
 use skein_protocol::limits::FRAME_ENVELOPE_BYTES;
 use skein_protocol::{ConversationId, Seq};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::append::{AppendMachine, Expect, Outcome, Reply, Request, Step};
 use super::core::{Care, Core, signed, unsigned};
 use super::log::Writer;
+use super::places::Place;
 use super::row::{self, Write};
 use super::stats::add;
 use super::{conditional, errors, pages, statements};
@@ -43,16 +44,10 @@ impl Writer for Core {
             let what = "the append has not the form that was agreed on";
             return Err(StoreError::Unavailable(what.into()).into());
         }
-        let _place = match self.places.try_acquire() {
-            Ok(place) => place,
-            Err(_) => match timeout_at(deadline, self.places.acquire()).await {
-                Ok(Ok(place)) => place,
-                _ => {
-                    add(&self.counters.refused_for_place, 1);
-                    let reason = "too many appends are under way";
-                    return Err(StoreError::Unavailable(reason.into()).into());
-                }
-            },
+        let Some(mut place) = self.places.take(deadline).await else {
+            add(&self.counters.refused_for_place, 1);
+            let reason = "too many appends are under way";
+            return Err(StoreError::Unavailable(reason.into()).into());
         };
         let Append { conversation, first, records } = append;
         let last = first.saturating_add(records.len() as u64 - 1);
@@ -61,7 +56,7 @@ impl Writer for Core {
         }
         let begun = Instant::now();
         let (mut machine, step) = AppendMachine::new(self.layout, first, records);
-        let (outcome, opened) = self.run(conversation, &mut machine, step).await;
+        let (outcome, opened) = self.run(conversation, &mut machine, step, &mut place).await;
         match outcome {
             Outcome::Appended => {
                 self.counters.appended(machine.rows().len(), begun.elapsed());
@@ -92,19 +87,21 @@ impl Writer for Core {
 }
 
 impl Core {
-    /// Runs the machine to its end; also whether the append opened its partition.
+    /// Runs the machine to its end; also whether the append opened its partition. The place is
+    /// left during pauses.
     async fn run(
         &self,
         conversation: ConversationId,
         machine: &mut AppendMachine<Record>,
         mut step: Step,
+        place: &mut Place<'_>,
     ) -> (Outcome, bool) {
         let (mut pauses, mut opens) = (0, false);
         loop {
             let request = match step {
                 Step::Send(request) => request,
                 Step::SendLater(request) => {
-                    tokio::time::sleep(pause(pauses)).await;
+                    place.leave_for(pause(pauses)).await;
                     pauses += 1;
                     if matches!(request, Request::Commit { .. }) {
                         add(&self.counters.repeats, 1);

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::connect::Quorum;
 use super::layout::Layout;
 use super::options::ScyllaOptions;
+use super::places::Places;
 use super::statements::Statements;
 use super::stats::{Counters, add};
 use super::trouble::Trouble;
@@ -48,7 +49,7 @@ pub(super) struct Core {
     pub(super) reading: Trouble,
     pub(super) writing: Trouble,
     /// Places of appends under way.
-    pub(super) places: Semaphore,
+    pub(super) places: Places,
     /// Places of reads under way.
     pub(super) reads: Semaphore,
     /// Places of other writes under way.

@@ -1,7 +1,7 @@
 //! Messages in ScyllaDB, or any server that speaks CQL with lightweight transactions.
 //!
 //! ```text
-//! submit --> log: a queue a conversation --> commit: AppendMachine <-> conditional batch --> sink
+//! submit --> log: a queue a conversation --> places --> commit: AppendMachine <-> batch --> sink
 //! extent, read --> extent, pages: partitions one after the other, serial where heads are concerned
 //! look, view --> view: the same plainly, and serially only if what came is not whole
 //! advance, begin, ... --> registers, index
@@ -26,6 +26,7 @@ pub mod layout;
 mod log;
 mod options;
 mod pages;
+mod places;
 #[cfg(debug_assertions)]
 mod planted;
 mod registers;
@@ -61,6 +62,7 @@ use crate::{
 };
 use connect::Quorum;
 use core::{Care, Core};
+use places::Places;
 use schema::SchemaError;
 use statements::Statements;
 use stats::{Counters, add};
@@ -108,7 +110,7 @@ impl ScyllaStore {
             counters: Counters::default(),
             reading: Trouble::new(Watched::Reads),
             writing: Trouble::new(Watched::Writes),
-            places: Semaphore::new(options.in_flight),
+            places: Places::new(options.in_flight),
             reads: Semaphore::new(options.reads),
             registers: Semaphore::new(options.register_writes),
             may_expire: AtomicBool::new(made.may_expire || options.retention.is_some()),
@@ -127,8 +129,7 @@ impl ScyllaStore {
 
     /// What it has done since it was opened.
     pub fn stats(&self) -> ScyllaStats {
-        let in_use = self.core.options.in_flight - self.core.places.available_permits();
-        self.core.counters.snapshot(in_use as u64)
+        self.core.counters.snapshot(self.core.places.in_use() as u64)
     }
 
     /// Starts work now; the future waits for what comes of it.

@@ -31,8 +31,9 @@ pub struct ScyllaOptions {
     /// seconds), because a request given up here may still be carried out there.
     pub request_timeout: Duration,
     /// Appends under way at once, each of another conversation. Default 512, 1 - 16384. Bounds
-    /// what a cluster that answers slowly is asked to do, and with it the memory that appends of
-    /// unknown outcome take.
+    /// what a cluster that answers slowly is asked to do. An append of unknown outcome has no place
+    /// while it pauses, and half of all places at the most are for those that ask again; what
+    /// memory they take is bounded by what the caller submits.
     pub in_flight: usize,
     /// Longest time that an append waits for a place among those under way, or for the one before
     /// it in its conversation; after it the append fails with [`StoreError::Unavailable`]. Default

@@ -23,7 +23,7 @@ pub const TESTS: &[Own] = &[
     ("doubt::planted_unknown_is_failure", |_| is_seen(Planted::UnknownIsFailure)),
     ("doubt::planted_unknown_is_success", |_| is_seen(Planted::UnknownIsSuccess)),
     ("doubt::planted_no_compare", |_| is_seen(Planted::NoCompare)),
-    ("doubt::a_silent_cluster_fills_the_places_and_no_more", |_| a_silent_cluster_fills_places()),
+    ("doubt::a_silent_cluster_is_asked_by_as_many_as_have_places", |_| a_silent_cluster()),
 ];
 
 const GATEWAYS: usize = 2;
@@ -218,9 +218,9 @@ fn check(log: &[Record], acknowledged: &[Sent]) -> Result<(), String> {
     Ok(())
 }
 
-/// Appends without an answer keep their places; all others are told to come again, in time; and
-/// when the cluster answers again everything goes on by itself.
-fn a_silent_cluster_fills_places() {
+/// Appends without an answer go on, and leave places to others; those that find none are told to
+/// come again, in time; and when the cluster answers again everything goes on by itself.
+fn a_silent_cluster() {
     block_on(async {
         let scene = scene();
         let _turn = scene.turn.lock().await;
@@ -238,13 +238,15 @@ fn a_silent_cluster_fills_places() {
         let behind = behind.await;
         assert!(behind.iter().all(|it| is_unavailable(it) || conflicts(it)), "{behind:?}");
         assert!(behind.iter().filter(|it| is_unavailable(it)).count() >= 8);
-        until("the places are full", || async { store.stats().places_in_use == 8 }).await;
-        assert!(store.stats().refused_for_place >= 22);
+        assert!(store.stats().places_in_use <= 8);
+        assert!(store.stats().refused_for_place > 0);
+        until("half of the places are left", || async { store.stats().places_in_use <= 4 }).await;
+        until("they ask again", || async { store.stats().repeats >= 16 }).await;
 
         scene.heal();
         let outcomes = all.await;
         let made: Vec<_> = (1..).zip(&outcomes).filter(|(_, it)| it.is_ok()).collect();
-        assert_eq!(made.len(), 8, "{outcomes:?}");
+        assert!(made.len() >= 8, "{outcomes:?}");
         for (c, outcome) in (1..).zip(&outcomes) {
             let want = if outcome.is_ok() { (1, 2) } else { (1, 0) };
             assert_eq!(extent(&*store, conversation(c)).await, want, "{outcome:?}");
