@@ -2,7 +2,8 @@
 //!
 //! The end: a partition's head says where its last append ended, and whether the log goes on is
 //! seen in the partition of the number after it. From the hint, or from the beginning, that is
-//! one step for each partition since; the last one has nothing new.
+//! one step for each partition since; the last one has nothing new. A hint that no partition shows
+//! is none: it may have outlived the messages that it was written for, in a restored keyspace.
 //!
 //! The beginning: 1, unless messages expire. Those of one partition do so from its front, and
 //! partitions one after the other, so the first row that is left is searched by halving.
@@ -14,6 +15,7 @@ use skein_protocol::{ConversationId, Seq};
 
 use super::core::{Care, Core, signed, unsigned};
 use super::errors;
+use super::layout::Layout;
 use super::stats::add;
 use crate::{Extent, StoreError};
 
@@ -52,33 +54,15 @@ impl Core {
         // partition: one round trip.
         let (hint, zero) = tokio::join!(self.hint(of), self.begin_of(of, 0, care));
         let zero = zero?;
-        let mut head = zero.head.unwrap_or(0).max(hint);
-        let mut steps = 0;
-        while head > 0 {
-            let bucket = self.layout.bucket(head + 1);
-            if bucket == 0 {
-                break;
-            }
-            let next = self.begin_of(of, bucket, care).await?.head;
-            steps += 1;
-            match next {
-                Some(next) if next > head => {
-                    head = next;
-                    // The partition where it would go on is this one.
-                    if self.layout.bucket(head + 1) == bucket {
-                        break;
-                    }
-                }
-                Some(next) if next < head => {
-                    let reason = format!("conversation {of} ends with {head} and with {next}");
-                    return Err(StoreError::Damaged(reason));
-                }
-                _ => break,
-            }
-        }
+        let head_of = |bucket| async move { Ok(self.begin_of(of, bucket, care).await?.head) };
+        let walked = walk(of, &self.layout, zero.head.unwrap_or(0), hint, head_of).await?;
+        let (head, steps) = walked;
         add(&self.counters.walk_steps, u64::from(steps) + 1);
+        if hint > head {
+            tracing::debug!(conversation = %of, hint, head, "a hint is ahead of its log");
+        }
         // Behind a hint nobody looks again, so only what is settled is worth one.
-        if steps > LONG_WALK && care != Care::Plain {
+        if steps > LONG_WALK && care != Care::Plain && head > hint {
             self.write_hint(of, head).await;
         }
         let first = match zero.row {
@@ -186,8 +170,8 @@ impl Core {
         Ok(Some(RowTime { seq: unsigned(seq)?, time_ms: time_ms as u64 }))
     }
 
-    /// A number that some append ended with; 0 if none is known. Never past the head: it is
-    /// written after the append is durable.
+    /// A number that some append ended with; 0 if none is known. It is written after the append is
+    /// durable, so unless the tables are of different ages it is not past the head.
     async fn hint(&self, of: ConversationId) -> Seq {
         let answer = self.rows(&self.statements.hint, (&of.as_bytes()[..],)).await;
         let read = answer.and_then(|answer| {
@@ -214,6 +198,50 @@ impl Core {
     }
 }
 
+/// The head of a log whose first partition ends with `zero` (0: nothing was ever appended), and how
+/// many other partitions were looked into. `head_of` tells a partition's head.
+async fn walk<F>(
+    of: ConversationId,
+    layout: &Layout,
+    zero: Seq,
+    hint: Seq,
+    head_of: impl Fn(u64) -> F,
+) -> Result<(Seq, u32), StoreError>
+where
+    F: Future<Output = Result<Option<Seq>, StoreError>>,
+{
+    // Where an append ended, and the partition that tells so.
+    let (mut head, mut told, mut steps) = (zero, 0, 0);
+    if hint > zero {
+        // Usually the partition in which the log would go on shows the hint, too.
+        let next = layout.bucket(hint.saturating_add(1));
+        let others = layout.buckets_of(hint).rev().filter(|bucket| *bucket != next);
+        for bucket in std::iter::once(next).chain(others).filter(|bucket| *bucket > 0) {
+            steps += 1;
+            if let Some(shown) = head_of(bucket).await?.filter(|shown| *shown >= hint) {
+                (head, told) = (shown, bucket);
+                break;
+            }
+        }
+    }
+    loop {
+        let bucket = layout.bucket(head.saturating_add(1));
+        // The partition where it would go on is the one that tells where it ends.
+        if bucket == told {
+            return Ok((head, steps));
+        }
+        steps += 1;
+        match head_of(bucket).await? {
+            Some(next) if next > head => (head, told) = (next, bucket),
+            Some(next) if next < head => {
+                let reason = format!("conversation {of} ends with {head} and with {next}");
+                return Err(StoreError::Damaged(reason));
+            }
+            _ => return Ok((head, steps)),
+        }
+    }
+}
+
 fn end(answer: &QueryRowsResult) -> Result<End, StoreError> {
     // Of a partition without rows there is a row with the head alone.
     let row: Option<(Option<i64>, Option<i64>, Option<i64>)> =
@@ -228,4 +256,83 @@ fn end(answer: &QueryRowsResult) -> Result<End, StoreError> {
         _ => None,
     };
     Ok(End { head: head.map(unsigned).transpose()?, row })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::future::ready;
+
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A log as its partitions show it.
+    struct Log {
+        layout: Layout,
+        heads: BTreeMap<u64, Seq>,
+        head: Seq,
+    }
+
+    impl Log {
+        fn new(layout: Layout, appends: &[u64]) -> Self {
+            let mut log = Self { layout, heads: BTreeMap::new(), head: 0 };
+            for count in appends {
+                let bucket = layout.bucket(log.head + 1);
+                log.head += count;
+                log.heads.insert(bucket, log.head);
+            }
+            log
+        }
+
+        fn walk(&self, hint: Seq) -> Result<(Seq, u32), StoreError> {
+            let mut id = [7; 16];
+            id[0] = 1;
+            let of = ConversationId::parse(&id).unwrap();
+            let head_of = |bucket| ready(Ok(self.heads.get(&bucket).copied()));
+            let zero = self.heads.get(&0).copied().unwrap_or(0);
+            walk(of, &self.layout, zero, hint, head_of).now_or_never().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_hint_spares_the_way() {
+        let log = Log::new(Layout::new(8, 3), &[2; 40]);
+        assert_eq!(log.walk(0), Ok((80, 10)));
+        assert_eq!(log.walk(66), Ok((80, 3)));
+        // A small conversation needs nothing but its first partition.
+        assert_eq!(Log::new(Layout::new(8, 3), &[2, 2]).walk(0), Ok((4, 0)));
+        assert_eq!(Log::new(Layout::new(8, 3), &[]).walk(0), Ok((0, 0)));
+    }
+
+    #[test]
+    fn a_hint_without_its_messages_is_none() {
+        let log = Log::new(Layout::new(8, 3), &[2; 10]);
+        for hint in [21, 24, 25, 26, 1000, Seq::MAX - 1, Seq::MAX] {
+            assert_eq!(log.walk(hint).map(|it| it.0), Ok(20), "{hint}");
+        }
+        assert_eq!(Log::new(Layout::new(8, 3), &[]).walk(1000).map(|it| it.0), Ok(0));
+    }
+
+    #[test]
+    fn partitions_that_contradict_each_other_are_damaged() {
+        let mut log = Log::new(Layout::new(8, 3), &[2; 10]);
+        log.heads.insert(1, 7);
+        assert!(matches!(log.walk(0), Err(StoreError::Damaged(_))));
+    }
+
+    proptest! {
+        /// Whatever the hint is, right or of another age.
+        #[test]
+        fn a_walk_ends_at_the_head(
+            (bucket_rows, max_append) in (1u64..12, 1u64..20),
+            appends in prop::collection::vec(any::<u64>(), 0..40),
+            hint in 0u64..600,
+        ) {
+            let appends: Vec<u64> = appends.iter().map(|n| 1 + n % max_append).collect();
+            let log = Log::new(Layout::new(bucket_rows, max_append), &appends);
+            prop_assert_eq!(log.walk(hint).map(|it| it.0), Ok(log.head));
+        }
+    }
 }
