@@ -17,11 +17,13 @@ use super::extent::RowTime;
 use super::row::{self, HeadedRow, MessageRow};
 use crate::{Direction, Page, Record, StoreError};
 
-/// Rows of the first request, while nothing is known of their size: 4 MiB of the largest
-/// payloads, 45 KB of usual ones.
-const FIRST_ROWS: usize = 64;
+/// Rows of the first request, while nothing is known of their size: as many of a generous size as
+/// fill the page. 64 of them are 4 MiB of payloads of 64 KiB, 45 KB of usual ones.
+const FIRST_ROWS: RangeInclusive<usize> = 4..=64;
+const FIRST_ROW_BYTES: usize = 4 << 10;
 
-/// Most bytes and rows that one further request asks for, going by the size of rows so far.
+/// Most bytes and rows that one further request asks for, if its rows are like those so far: of their
+/// average size for the page, of their largest for memory.
 const REQUEST_BYTES: usize = 4 << 20;
 const REQUEST_ROWS: usize = 4096;
 
@@ -29,10 +31,22 @@ const REQUEST_ROWS: usize = 4096;
 struct Found {
     records: Vec<Record>,
     bytes: usize,
+    /// The largest payload.
+    largest: usize,
     page: Page,
 }
 
 impl Found {
+    fn new(page: Page) -> Self {
+        Self { records: Vec::new(), bytes: 0, largest: 0, page }
+    }
+
+    fn add(&mut self, record: Record) {
+        self.bytes += record.payload.len();
+        self.largest = self.largest.max(record.payload.len());
+        self.records.push(record);
+    }
+
     fn is_full(&self) -> bool {
         self.page.is_filled(self.records.len(), self.bytes)
     }
@@ -41,11 +55,12 @@ impl Found {
     fn next_rows(&self) -> usize {
         let left = self.page.records.saturating_sub(self.records.len());
         let rows = if self.records.is_empty() {
-            FIRST_ROWS
+            (self.page.bytes / FIRST_ROW_BYTES).clamp(*FIRST_ROWS.start(), *FIRST_ROWS.end())
         } else {
             let bytes = self.page.bytes.saturating_sub(self.bytes).min(REQUEST_BYTES);
             let average = (self.bytes / self.records.len()).max(64);
-            (bytes / average + 1).min(REQUEST_ROWS)
+            let most = (REQUEST_BYTES / self.largest.max(1)).min(REQUEST_ROWS);
+            (bytes / average + 1).min(most)
         };
         rows.min(left).max(1)
     }
@@ -121,7 +136,7 @@ impl Core {
         // The next number must be one too.
         const HIGHEST: Seq = i64::MAX as Seq - 1;
         let (from, to) = ((*range.start()).max(1), (*range.end()).min(HIGHEST));
-        let found = Found { records: Vec::new(), bytes: 0, page };
+        let found = Found::new(page);
         Read { core: self, of, care, direction, from, to, found, end: None }
     }
 }
@@ -248,8 +263,7 @@ impl Read<'_> {
                     Direction::Backward => return Ok(false),
                 }
             }
-            self.found.bytes += record.payload.len();
-            self.found.records.push(record);
+            self.found.add(record);
         }
         Ok(true)
     }
@@ -335,4 +349,47 @@ fn with_head(answer: &QueryRowsResult) -> Result<(Option<Seq>, Vec<Record>), Sto
 pub(super) fn records(answer: &QueryRowsResult) -> Result<Vec<Record>, StoreError> {
     let rows = answer.rows::<MessageRow<'_>>().map_err(errors::unexpected)?;
     rows.map(|row| row::record(row.map_err(errors::unexpected)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use skein_protocol::{ClientMsgId, DeviceId, UserId};
+
+    use super::*;
+
+    fn found(page: Page, payloads: &[usize]) -> Found {
+        let mut found = Found::new(page);
+        for (seq, bytes) in (1..).zip(payloads) {
+            found.add(Record {
+                seq,
+                sender: UserId::parse("alice").unwrap(),
+                device: DeviceId::parse("phone").unwrap(),
+                client_msg_id: ClientMsgId::parse("m").unwrap(),
+                time_ms: 0,
+                content_type: String::new(),
+                payload: vec![0; *bytes].into(),
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn requests_follow_the_page() {
+        let page = |records, bytes| Page { records, bytes };
+        let first = |page| found(page, &[]).next_rows();
+        assert_eq!(first(page(1000, 1)), 4);
+        assert_eq!(first(page(1000, 64 << 10)), 16);
+        assert_eq!(first(page(1000, usize::MAX)), 64);
+        assert_eq!(first(page(3, usize::MAX)), 3);
+        assert_eq!(first(page(0, 0)), 1);
+
+        // Then they go by what came.
+        let rows = |bytes, payloads: &[usize]| found(page(100_000, bytes), payloads).next_rows();
+        assert_eq!(rows(1 << 20, &[1 << 10; 64]), 961);
+        assert_eq!(rows(usize::MAX, &[10; 64]), REQUEST_ROWS);
+        // One that is large may be followed by others.
+        assert_eq!(rows(usize::MAX, &[1 << 20, 10, 10, 10]), 4);
+        assert_eq!(rows(usize::MAX, &[8 << 20, 10, 10, 10]), 1);
+        assert_eq!(rows(usize::MAX, &[0, 0]), REQUEST_ROWS);
+    }
 }
