@@ -122,16 +122,18 @@ impl Core {
     }
 
     /// Whether a gap can be the work of time. Another gateway may have begun to write messages
-    /// that expire since this one looked.
+    /// that expire since this one looked. Whoever asks has a place, so it is asked once.
     pub(super) async fn may_expire(&self) -> Result<bool, StoreError> {
         if self.may_expire.load(Relaxed) {
             return Ok(true);
         }
-        let made = schema::made_of(&self.session, self.quorum, &self.options.keyspace).await;
+        let (keyspace, quorum) = (&self.options.keyspace, self.quorum);
+        let patience = schema::Patience::once(self.options.request_timeout);
+        let made = schema::made_of(&self.session, quorum, keyspace, patience).await;
         let made = made.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let may_expire = made.is_some_and(|made| made.may_expire);
-        self.may_expire.store(may_expire, Relaxed);
-        Ok(may_expire)
+        // Somebody else may have learned of it meanwhile.
+        Ok(self.may_expire.fetch_or(may_expire, Relaxed) || may_expire)
     }
 }
 

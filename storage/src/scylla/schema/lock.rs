@@ -11,7 +11,7 @@ use scylla::client::session::Session;
 
 use super::super::connect::Quorum;
 use super::options::SchemaError;
-use super::request::{self, Conditional};
+use super::request::{self, Conditional, Patience};
 
 /// Seconds after which a holder that says nothing is taken for dead.
 const LEASE_SECONDS: i32 = 20;
@@ -67,9 +67,15 @@ impl<'a> Lock<'a> {
     async fn holder_now(&self) -> Result<String, SchemaError> {
         let keyspace = self.keyspace;
         let text = format!("SELECT applied_by FROM {keyspace}.schema_versions WHERE version = 0");
-        let rows: Vec<(Option<String>,)> =
-            request::rows(self.session, self.quorum.serial_read, "read the lock", &text, ())
-                .await?;
+        let rows: Vec<(Option<String>,)> = request::rows(
+            self.session,
+            self.quorum.serial_read,
+            Patience::LONG,
+            "read the lock",
+            &text,
+            (),
+        )
+        .await?;
         Ok(rows.into_iter().find_map(|(holder,)| holder).unwrap_or_default())
     }
 

@@ -9,10 +9,13 @@ mod options;
 mod request;
 mod tables;
 
+use std::collections::BTreeMap;
+
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 
 pub use options::{Replication, SchemaError, SchemaOptions, ServerKind};
+pub(super) use request::Patience;
 
 use super::connect::{self, Quorum};
 use super::layout::Layout;
@@ -107,7 +110,8 @@ pub fn statements(kind: ServerKind, keyspace: &str, options: &SchemaOptions) -> 
 /// Makes what is missing. `progress` hears of each step before it is done.
 ///
 /// # Errors
-/// [`SchemaError`] says what is in the way. What was done stays; calling again goes on from there.
+/// [`SchemaError`] says what is in the way, also of a gateway that is to open what is there now. What
+/// was done stays; calling again goes on from there.
 pub async fn apply(
     options: &ScyllaOptions,
     schema: &SchemaOptions,
@@ -121,6 +125,7 @@ pub async fn apply(
     // Whoever may not make keyspaces can still apply to one that was made for them.
     match tables {
         None => {
+            schema.replication.check(&nodes_of(&session)).map_err(SchemaError::Option)?;
             progress(&format!("making keyspace {keyspace} on {kind}"));
             request::change(&session, &tables::keyspace(kind, keyspace, schema)).await?;
         }
@@ -135,7 +140,24 @@ pub async fn apply(
     let done = migrate(&session, quorum, options, schema, (kind, &lock), progress).await;
     lock.release().await;
     let (applied, version) = done?;
+    let found = look(&session, options).await?;
+    if let Some(problem) = found.problem(options) {
+        return Err(SchemaError::Unfit(problem));
+    }
+    let bucket_rows = found.made.map_or(schema.bucket_rows, |made| made.bucket_rows);
+    if bucket_rows != schema.bucket_rows {
+        progress(&format!("partitions of {bucket_rows} messages stay: they are fixed"));
+    }
     Ok(Report { kind, applied, version })
+}
+
+/// How many nodes each data centre has.
+fn nodes_of(session: &Session) -> BTreeMap<String, usize> {
+    let mut nodes = BTreeMap::new();
+    for node in session.get_cluster_state().get_nodes_info() {
+        *nodes.entry(node.datacenter.clone().unwrap_or_default()).or_default() += 1;
+    }
+    nodes
 }
 
 async fn migrate(
@@ -237,7 +259,10 @@ pub(super) async fn look(session: &Session, options: &ScyllaOptions) -> Result<F
         true => version_of(session, quorum, keyspace).await?,
         false => None,
     };
-    let made = if has("store") { made_of(session, quorum, keyspace).await? } else { None };
+    let made = match has("store") {
+        true => made_of(session, quorum, keyspace, Patience::LONG).await?,
+        false => None,
+    };
     Ok(Found { kind, version, made })
 }
 
@@ -248,7 +273,8 @@ async fn version_of(
 ) -> Result<Option<u32>, SchemaError> {
     let text = format!("SELECT version FROM {keyspace}.schema_versions");
     let what = "read the version of the schema";
-    let rows: Vec<(i32,)> = request::rows(session, quorum.plain, what, &text, ()).await?;
+    let rows: Vec<(i32,)> =
+        request::rows(session, quorum.plain, Patience::LONG, what, &text, ()).await?;
     // 0 is the lock.
     Ok(rows.into_iter().map(|(version,)| version.unsigned_abs()).filter(|n| *n > 0).max())
 }
@@ -259,13 +285,15 @@ pub(super) async fn made_of(
     session: &Session,
     quorum: Quorum,
     keyspace: &str,
+    patience: Patience,
 ) -> Result<Option<Made>, SchemaError> {
     let text = format!(
         "SELECT epoch, bucket_rows, max_append, data_centre, may_expire \
          FROM {keyspace}.store WHERE id = 1"
     );
     let what = "read what the keyspace is for";
-    let rows: Vec<MadeRow> = request::rows(session, quorum.serial_read, what, &text, ()).await?;
+    let rows: Vec<MadeRow> =
+        request::rows(session, quorum.serial_read, patience, what, &text, ()).await?;
     Ok(rows.into_iter().next().map(|(epoch, bucket_rows, max_append, data_centre, may_expire)| {
         Made {
             epoch: epoch as u64,
@@ -305,7 +333,15 @@ async fn tables_of(
         let text = format!("SELECT {column} FROM system_schema.{table} WHERE keyspace_name = ?");
         // Each node has these tables for itself.
         let one = if quorum.one == Consistency::LocalOne { quorum.one } else { Consistency::One };
-        request::rows(session, one, "read which tables there are", &text, (keyspace,)).await
+        request::rows(
+            session,
+            one,
+            Patience::LONG,
+            "read which tables there are",
+            &text,
+            (keyspace,),
+        )
+        .await
     };
     if ask("keyspace_name", "keyspaces").await?.is_empty() {
         return Ok(None);

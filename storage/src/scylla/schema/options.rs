@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::super::options::ConnectError;
+use super::super::options::{ConnectError, OpenError};
 use crate::StoreError;
 
 /// What is fixed when the keyspace is made.
@@ -57,6 +57,29 @@ impl Replication {
             }
         };
         format!("{{'class': 'NetworkTopologyStrategy', {factors}}}")
+    }
+}
+
+impl Replication {
+    /// Whether there are enough nodes; a keyspace for more is made without a word, and then no
+    /// majority answers. `nodes` are those that each data centre has.
+    pub(super) fn check(&self, nodes: &BTreeMap<String, usize>) -> Result<(), String> {
+        let wanted: Vec<(&String, u32)> = match self {
+            Self::EachDataCentre(n) => nodes.keys().map(|name| (name, *n)).collect(),
+            Self::Named(each) => each.iter().map(|(name, n)| (name, *n)).collect(),
+        };
+        for (name, wanted) in wanted {
+            let found = nodes.get(name).copied().unwrap_or(0);
+            if found < wanted as usize {
+                let are = if found == 1 { "is" } else { "are" };
+                let nodes = if wanted == 1 { "one node".into() } else { format!("{wanted} nodes") };
+                return Err(format!(
+                    "replication {wanted} needs {nodes} in {name}, there {are} {found}: add nodes \
+                     or set scylla.replication"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +172,9 @@ pub enum SchemaError {
         /// Who it is, as it introduced itself.
         holder: String,
     },
+    /// The schema is there, and is not for a gateway with these options.
+    #[error(transparent)]
+    Unfit(OpenError),
     /// A statement failed.
     #[error("cannot {what}: {source}")]
     Request {
@@ -172,6 +198,25 @@ mod tests {
         for text in ["", "0", "17", "three", "dc1:", ":3", "dc1:3,", "dc1:3,dc1:2", "d'c:3"] {
             assert!(text.parse::<Replication>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn replication_needs_as_many_nodes() {
+        let nodes = |all: &[(&str, usize)]| -> BTreeMap<String, usize> {
+            all.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
+        let check = |text: &str, all| text.parse::<Replication>().unwrap().check(&nodes(all));
+        let refused = check("3", &[("dc1", 1)]).unwrap_err();
+        assert_eq!(
+            refused,
+            "replication 3 needs 3 nodes in dc1, there is 1: add nodes or set scylla.replication"
+        );
+        assert!(check("2", &[("dc1", 2), ("dc2", 1)]).unwrap_err().contains("in dc2, there is 1"));
+        assert!(check("dc1:1,dc3:1", &[("dc1", 2)]).unwrap_err().contains("in dc3, there are 0"));
+        for (text, all) in [("1", &[("dc1", 1)][..]), ("3", &[("dc1", 3)]), ("3", &[("dc1", 5)])] {
+            assert_eq!(check(text, all), Ok(()));
+        }
+        assert_eq!(check("dc1:2", &[("dc1", 2), ("dc2", 1)]), Ok(()));
     }
 
     #[test]

@@ -14,11 +14,26 @@ use super::super::connect::Quorum;
 use super::super::errors;
 use super::options::SchemaError;
 
-/// Longest time for one statement. A change of the schema goes to every node and to disk.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long somebody waits.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Patience {
+    /// Longest time for one attempt.
+    timeout: Duration,
+    attempts: u32,
+}
 
-/// How often a statement that failed is tried, and how long after.
-const ATTEMPTS: u32 = 3;
+impl Patience {
+    /// Of those who make the schema or open the store. A change of the schema goes to every node
+    /// and to disk.
+    pub(in super::super) const LONG: Self = Self { timeout: Duration::from_secs(60), attempts: 3 };
+
+    /// Of those who keep others waiting.
+    pub(in super::super) const fn once(timeout: Duration) -> Self {
+        Self { timeout, attempts: 1 }
+    }
+}
+
+/// How long after a statement failed it is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a conditional statement ended.
@@ -34,13 +49,14 @@ pub(super) enum Conditional {
 /// repeated.
 pub(super) async fn change(session: &Session, text: &str) -> Result<(), SchemaError> {
     let what = text.split(" (").next().unwrap_or(text);
-    run(session, None, what, text, ()).await.map(drop)
+    run(session, None, Patience::LONG, what, text, ()).await.map(drop)
 }
 
 /// Reads.
 pub(super) async fn rows<R>(
     session: &Session,
     consistency: Consistency,
+    patience: Patience,
     what: &str,
     text: &str,
     values: impl SerializeRow,
@@ -49,7 +65,7 @@ where
     R: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata>,
 {
     let failed = |source| SchemaError::Request { what: what.into(), source };
-    let answer = run(session, Some(consistency), what, text, values).await?;
+    let answer = run(session, Some(consistency), patience, what, text, values).await?;
     let answer = answer.into_rows_result().map_err(|error| failed(errors::unexpected(error)))?;
     let rows = answer.rows::<R>().map_err(|error| failed(errors::unexpected(error)))?;
     rows.collect::<Result<_, _>>().map_err(|error| failed(errors::unexpected(error)))
@@ -63,7 +79,7 @@ pub(super) async fn conditional(
     text: &str,
     values: impl SerializeRow,
 ) -> Result<Conditional, SchemaError> {
-    let answer = run(session, Some(quorum.plain), what, text, values).await?;
+    let answer = run(session, Some(quorum.plain), Patience::LONG, what, text, values).await?;
     match super::super::conditional::is_applied(answer) {
         Ok(true) => Ok(Conditional::Applied),
         Ok(false) => Ok(Conditional::Not),
@@ -74,12 +90,13 @@ pub(super) async fn conditional(
 async fn run(
     session: &Session,
     consistency: Option<Consistency>,
+    patience: Patience,
     what: &str,
     text: &str,
     values: impl SerializeRow,
 ) -> Result<QueryResult, SchemaError> {
     let mut statement = Statement::new(text);
-    statement.set_request_timeout(Some(TIMEOUT));
+    statement.set_request_timeout(Some(patience.timeout));
     if let Some(consistency) = consistency {
         statement.set_consistency(consistency);
     }
@@ -89,7 +106,7 @@ async fn run(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if attempt == ATTEMPTS || is_final(&error) {
+        if attempt >= patience.attempts || is_final(&error) {
             let source = errors::unavailable(&error);
             return Err(SchemaError::Request { what: what.into(), source });
         }
