@@ -1,5 +1,6 @@
 //! What all parts of the store share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -18,12 +19,17 @@ use super::places::Places;
 use super::statements::Statements;
 use super::stats::{Counters, add};
 use super::trouble::Trouble;
+use super::view::Settled;
 use super::{errors, schema};
 use crate::StoreError;
 
 /// How often a read is tried that the driver does not repeat by itself: the reads of serial
 /// consistency. The second one goes to another node if the first one's is gone.
 const SERIAL_ATTEMPTS: u32 = 3;
+
+/// How many plain reads are made again with serial consistency at once. More wait, with their
+/// places among the reads.
+pub(super) const REREADS: usize = 8;
 
 /// How a read is made sure of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,10 @@ pub(super) struct Core {
     pub(super) places: Places,
     /// Places of reads under way.
     pub(super) reads: Semaphore,
+    /// Turns of those that read serially because a plain read was not enough. A client can bring
+    /// that about, and each is in the way of the conversation's appends.
+    pub(super) rereads: Arc<Semaphore>,
+    pub(super) settled: Settled,
     /// Places of other writes under way.
     pub(super) registers: Semaphore,
     /// Whether messages were ever written with a time to live. Only ever becomes true.

@@ -112,6 +112,8 @@ impl ScyllaStore {
             writing: Trouble::new(Watched::Writes),
             places: Places::new(options.in_flight),
             reads: Semaphore::new(options.reads),
+            rereads: Arc::new(Semaphore::new(core::REREADS)),
+            settled: view::Settled::default(),
             registers: Semaphore::new(options.register_writes),
             may_expire: AtomicBool::new(made.may_expire || options.retention.is_some()),
             options,

@@ -15,10 +15,14 @@
 //! messages that have expired, and it would go on behind them. So nothing plain is believed
 //! that could be that: [`is_whole`] and [`is_certain`] say what could.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use skein_protocol::{ConversationId, Seq};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::core::{Care, Core};
 use super::stats::add;
@@ -66,9 +70,18 @@ pub(super) trait Sight: Sync {
         range: RangeInclusive<Seq>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// What was read plainly is not shown.
-    fn reads_again(&self);
+    /// What was read plainly is not shown: waits for a turn to read serially.
+    fn reads_again(&self) -> impl Future<Output = Result<Turn, StoreError>> + Send;
+
+    /// What a serial read showed last, if that is remembered.
+    fn settled(&self, of: ConversationId) -> Option<Extent>;
+
+    /// Remembers what a serial read has shown.
+    fn settle(&self, of: ConversationId, extent: Extent);
 }
+
+/// Held while it is read serially.
+pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 /// See [`MessageLog::look`](crate::MessageLog::look).
 pub(super) async fn look(
@@ -79,8 +92,8 @@ pub(super) async fn look(
     if let Some(extent) = plain_extent(sight, of, known).await? {
         return Ok(extent);
     }
-    sight.reads_again();
-    sight.extent(of, Care::Serial).await
+    let _turn = sight.reads_again().await?;
+    serial_extent(sight, of).await
 }
 
 /// See [`MessageLog::view`](crate::MessageLog::view).
@@ -89,8 +102,8 @@ pub(super) async fn view(sight: &impl Sight, asked: Asked) -> Result<View, Store
     if let Some(view) = plain_view(sight, asked).await? {
         return Ok(view);
     }
-    sight.reads_again();
-    let extent = sight.extent(asked.of, Care::Serial).await?;
+    let _turn = sight.reads_again().await?;
+    let extent = serial_extent(sight, asked.of).await?;
     let view = rows(sight, asked, extent, Care::Serial).await?;
     if !is_whole(asked, &view) {
         sight.missing(asked.of, extent.clip(&asked.range)).await?;
@@ -120,7 +133,17 @@ async fn plain_extent(
     known: Seq,
 ) -> Result<Option<Extent>, StoreError> {
     let extent = believed(sight.extent(of, Care::Plain).await)?;
-    Ok(extent.filter(|extent| extent.head >= known && is_certain(extent)))
+    // While the head is the same nothing can have come before the first message.
+    let is_known = |extent: &Extent| is_certain(extent) || sight.settled(of) == Some(*extent);
+    Ok(extent.filter(|extent| extent.head >= known && is_known(extent)))
+}
+
+async fn serial_extent(sight: &impl Sight, of: ConversationId) -> Result<Extent, StoreError> {
+    let extent = sight.extent(of, Care::Serial).await?;
+    if !is_certain(&extent) {
+        sight.settle(of, extent);
+    }
+    Ok(extent)
 }
 
 async fn rows(
@@ -203,8 +226,47 @@ impl Sight for Core {
         self.missing(of, *range.start(), *range.end()).await
     }
 
-    fn reads_again(&self) {
+    async fn reads_again(&self) -> Result<Turn, StoreError> {
         add(&self.counters.reread, 1);
+        let turn = self.rereads.clone().acquire_owned();
+        match timeout(self.options.request_timeout, turn).await {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            _ => Err(StoreError::Unavailable("too many reads are made again".into())),
+        }
+    }
+
+    fn settled(&self, of: ConversationId) -> Option<Extent> {
+        self.settled.of(of)
+    }
+
+    fn settle(&self, of: ConversationId, extent: Extent) {
+        self.settled.note(of, extent);
+    }
+}
+
+/// Extents that serial reads have shown, of logs of which a plain read does not know where they
+/// begin. One that is forgotten is read again.
+#[derive(Debug, Default)]
+pub(super) struct Settled(Mutex<HashMap<ConversationId, Extent>>);
+
+impl Settled {
+    /// Most of them, 40 bytes each. Beyond it all are forgotten.
+    const MOST: usize = 16_384;
+
+    fn all(&self) -> MutexGuard<'_, HashMap<ConversationId, Extent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, of: ConversationId) -> Option<Extent> {
+        self.all().get(&of).copied()
+    }
+
+    fn note(&self, of: ConversationId, extent: Extent) {
+        let mut all = self.all();
+        if all.len() >= Self::MOST && !all.contains_key(&of) {
+            all.clear();
+        }
+        all.insert(of, extent);
     }
 }
 

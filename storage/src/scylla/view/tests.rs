@@ -31,14 +31,15 @@ struct Torn {
     plain: AtomicUsize,
     serial: AtomicUsize,
     again: AtomicUsize,
+    settled: Settled,
     missed: Mutex<Vec<RangeInclusive<Seq>>>,
 }
 
 impl Torn {
     fn new(first: Seq, head: Seq, last: u64, shown: Vec<Shown>) -> Self {
-        let (plain, serial, again, missed) = Default::default();
+        let (plain, serial, again, settled, missed) = Default::default();
         let may_expire = first > 1;
-        Self { first, head, last, shown, may_expire, plain, serial, again, missed }
+        Self { first, head, last, shown, may_expire, plain, serial, again, settled, missed }
     }
 
     fn whole(first: Seq, head: Seq) -> Self {
@@ -118,8 +119,17 @@ impl Sight for Torn {
         Err(StoreError::Damaged("test".into()))
     }
 
-    fn reads_again(&self) {
+    async fn reads_again(&self) -> Result<Turn, StoreError> {
         self.again.fetch_add(1, SeqCst);
+        Ok(None)
+    }
+
+    fn settled(&self, of: ConversationId) -> Option<Extent> {
+        self.settled.of(of)
+    }
+
+    fn settle(&self, of: ConversationId, extent: Extent) {
+        self.settled.note(of, extent);
     }
 }
 
@@ -173,6 +183,14 @@ fn what_has_expired_from_the_front_needs_no_serial_read_behind_it() {
     let view = see(&short, &asked(1..=8, Direction::Forward, 100));
     assert_eq!((view.extent.first, seqs(&view)), (5, vec![5, 6, 7, 8]));
     assert_eq!(short.again.load(SeqCst), 1);
+    // That is found out once for each head.
+    for _ in 0..9 {
+        assert_eq!(seqs(&see(&short, &asked(1..=8, Direction::Forward, 100))), [5, 6, 7, 8]);
+    }
+    assert_eq!(short.again.load(SeqCst), 1);
+    let longer = Torn { head: 10, ..short };
+    assert_eq!(seqs(&see(&longer, &asked(8..=20, Direction::Forward, 100))), [8, 9, 10]);
+    assert_eq!(longer.again.load(SeqCst), 2);
     // And where nothing is left, that nothing of it is.
     let none = Torn::whole(10, 9);
     let view = see(&none, &asked(1..=Seq::MAX, Direction::Forward, 100));
@@ -248,8 +266,14 @@ fn a_hole_that_a_serial_read_finds_is_one() {
         ) -> Result<(), StoreError> {
             self.0.missing(of, range).await
         }
-        fn reads_again(&self) {
-            self.0.reads_again();
+        async fn reads_again(&self) -> Result<Turn, StoreError> {
+            self.0.reads_again().await
+        }
+        fn settled(&self, of: ConversationId) -> Option<Extent> {
+            self.0.settled(of)
+        }
+        fn settle(&self, of: ConversationId, extent: Extent) {
+            self.0.settle(of, extent);
         }
     }
     let hole = Hole(Torn::new(1, 12, 4, vec![Shown { head: true, rows: vec![false; 4] }]));
@@ -257,6 +281,19 @@ fn a_hole_that_a_serial_read_finds_is_one() {
     let seen = view(&hole, mine).now_or_never().unwrap();
     assert!(matches!(seen, Err(StoreError::Damaged(_))), "{seen:?}");
     assert_eq!(*hole.0.missed.lock().unwrap(), [7..=12]);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let settled = Settled::default();
+    for n in 0..3 * Settled::MOST as u64 {
+        let mut id = [1; 16];
+        id[8..].copy_from_slice(&n.to_be_bytes());
+        let of = ConversationId::parse(&id).unwrap();
+        settled.note(of, Extent { first: 2, head: n });
+        assert_eq!(settled.of(of).map(|it| it.head), Some(n));
+        assert!(settled.all().len() <= Settled::MOST);
+    }
 }
 
 fn shown() -> impl Strategy<Value = Shown> {
