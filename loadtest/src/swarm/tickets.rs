@@ -8,8 +8,9 @@
 //! As in rustls' own stores a ticket is used once: it is gone when the attempt that took it fails, and
 //! the next attempt is a whole handshake.
 //!
-//! A ticket costs some 1.5 KB a session (the gateway's certificate, as rustls keeps it, is half of
-//! it), the store itself 48 bytes. A run without tickets has neither.
+//! Store and ticket cost some 1.1 KB a session, measured as a slope over 1,000 to 4,000 sessions (a good
+//! part of it is the gateway's certificate, which rustls keeps with each). A run without tickets has
+//! neither.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
