@@ -210,24 +210,28 @@ async fn walk<F>(
 where
     F: Future<Output = Result<Option<Seq>, StoreError>>,
 {
-    // Where an append ended, and the partition that tells so.
-    let (mut head, mut told, mut steps) = (zero, 0, 0);
+    // Where an append ended, the partition that tells so, and one in which nothing was appended.
+    let (mut head, mut told, mut empty, mut steps) = (zero, 0, None, 0);
     if hint > zero {
         // Usually the partition in which the log would go on shows the hint, too.
         let next = layout.bucket(hint.saturating_add(1));
         let others = layout.buckets_of(hint).rev().filter(|bucket| *bucket != next);
         for bucket in std::iter::once(next).chain(others).filter(|bucket| *bucket > 0) {
             steps += 1;
-            if let Some(shown) = head_of(bucket).await?.filter(|shown| *shown >= hint) {
-                (head, told) = (shown, bucket);
-                break;
+            match head_of(bucket).await? {
+                Some(shown) if shown >= hint => {
+                    (head, told) = (shown, bucket);
+                    break;
+                }
+                None if bucket == next => empty = Some(bucket),
+                _ => {}
             }
         }
     }
     loop {
         let bucket = layout.bucket(head.saturating_add(1));
-        // The partition where it would go on is the one that tells where it ends.
-        if bucket == told {
+        // The partition where it would go on is the one that tells where it ends, or is empty.
+        if bucket == told || Some(bucket) == empty {
             return Ok((head, steps));
         }
         steps += 1;
@@ -304,6 +308,12 @@ mod tests {
         // A small conversation needs nothing but its first partition.
         assert_eq!(Log::new(Layout::new(8, 3), &[2, 2]).walk(0), Ok((4, 0)));
         assert_eq!(Log::new(Layout::new(8, 3), &[]).walk(0), Ok((0, 0)));
+    }
+
+    #[test]
+    fn a_hint_at_the_edge_of_a_bucket_costs_two_steps() {
+        let log = Log::new(Layout::new(8, 3), &[2; 40]);
+        assert_eq!(log.walk(80), Ok((80, 2)));
     }
 
     #[test]
