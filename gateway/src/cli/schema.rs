@@ -147,7 +147,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, SchemaError>>) -> Result<T, 
     let runtime = runtime.map_err(|error| Failure::new("no runtime", error))?;
     runtime.block_on(work).map_err(|error| match error {
         SchemaError::Option(what) => Failure::Configuration(what),
-        SchemaError::Newer { .. } => Failure::Unfit(error.to_string()),
+        SchemaError::Newer { .. } | SchemaError::Unfit(_) => Failure::Unfit(error.to_string()),
         error => Failure::Failed(error.to_string()),
     })
 }
