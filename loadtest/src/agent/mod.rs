@@ -15,13 +15,13 @@
 //! T is a moment of each agent's own clock. How far that is from ours is told by the shortest of a few
 //! round trips, within half of it; no latency is ever measured from one machine to another. Everybody in
 //! a conversation is on one machine, so receivers are checked there as in a run on one machine. An agent
-//! that dies, or says nothing for [`together::SILENCE`], makes the run invalid and ends it.
+//! that dies, or says nothing for `together::SILENCE`, makes the run invalid and ends it.
 //!
-//! - [`share`]: the plan, cut into equal parts
-//! - [`wire`]: an encrypted connection that begins with versions and secrets
-//! - [`message`]: what is said over it
+//! - `share`: the plan, cut into equal parts
+//! - `wire`: an encrypted connection that begins with versions and secrets
+//! - `message`: what is said over it
 //! - [`serve`]: the side that makes load
-//! - [`remote`]: the side that conducts, up to the start; [`together`]: from then on
+//! - `remote`: the side that conducts, up to the start; `together`: from then on
 
 mod gauge;
 mod message;

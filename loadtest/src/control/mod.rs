@@ -10,7 +10,7 @@
 //!
 //! The data plane never waits for Goose: the timetable is in the shards, and what Goose gets are
 //! copies. Its histograms are of milliseconds and hold failures and successes alike, and a second
-//! that has more operations than [`desk::A_SECOND`] is shown by as many of them, evenly over its
+//! that has more operations than `desk::A_SECOND` is shown by as many of them, evenly over its
 //! percentiles; so our figures stay the truth, and Goose's show the same picture to those who know
 //! its reports. Only one attack can run in a process at a time: Goose's kill switch is one for all.
 
