@@ -205,7 +205,7 @@ impl Job {
             let is_end = page.is_end;
             let frame = server_frame(Kind::PullPage(page));
             // Together they must fit into the outbox as one frame does; the rest is read again.
-            let most = hub.rules.limits.max_frame_bytes as usize;
+            let most = hub.settings().rules.limits.max_frame_bytes as usize;
             if sent > 0 && frames.len() + frame.len() > most {
                 break;
             }

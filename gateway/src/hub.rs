@@ -14,22 +14,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use skein_protocol::server::{Rules, server_frame};
+use skein_protocol::server::server_frame;
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{ConversationId, UserId};
 use skein_storage::{Append, AppendError, AppendSink, CursorUpdate, Store, StoreError};
 use skein_transport::{ConnId, Mailbox};
 use tokio::sync::Semaphore;
 
-use crate::auth::Verifier;
 use crate::bulk::PageReads;
 use crate::lane::{
     Ack, Command, CursorKind, Delivery, Effect, Lane, LaneConfig, Load, Peek, Receipt, Scan,
 };
 use crate::mail::{Drain, Mail, Outgoing};
 use crate::registry::Registry;
+use crate::settings::Settings;
 #[cfg(debug_assertions)]
 pub(crate) use reads::SCAN_PAGE;
 pub(crate) use reads::cursors_of;
@@ -64,28 +65,10 @@ pub trait Host: Send + Sync + 'static {
     fn spawn(&self, work: BoxFuture<'static, ()>);
 }
 
-/// Bounds of what a session may hold.
-#[derive(Debug, Clone)]
-pub struct SessionLimits {
-    /// Sessions of the whole gateway.
-    pub max_sessions: usize,
-    /// Pushes beyond this many bytes in a session's outbox are left out.
-    pub push_bytes: usize,
-    /// A shard whose outboxes hold more than this many bytes together treats each of them that is
-    /// not empty as full.
-    pub shard_outbox_bytes: usize,
-    /// A session that is behind for this long is closed.
-    pub slow_consumer_timeout: std::time::Duration,
-}
-
 /// Everything that a [`Hub`] is made of.
 pub struct HubParts {
-    /// What peers may say.
-    pub rules: Rules,
-    /// What sessions may hold.
-    pub limits: SessionLimits,
-    /// Who may log in.
-    pub verifier: Verifier,
+    /// What sessions are held to, until [`Hub::change_settings`].
+    pub settings: Settings,
     /// Where messages stay.
     pub store: Arc<dyn Store>,
     /// Who is online.
@@ -102,9 +85,7 @@ pub struct HubParts {
 
 /// The shared middle of a gateway.
 pub struct Hub {
-    pub(crate) rules: Rules,
-    pub(crate) limits: SessionLimits,
-    pub(crate) verifier: Verifier,
+    settings: ArcSwap<Settings>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) host: Arc<dyn Host>,
@@ -126,9 +107,7 @@ impl Hub {
         let lane = || Mutex::new(Lane::new(parts.lane.clone()));
         Arc::new(Self {
             lanes: (0..parts.lanes.max(1)).map(|_| lane()).collect(),
-            rules: parts.rules,
-            limits: parts.limits,
-            verifier: parts.verifier,
+            settings: ArcSwap::from_pointee(parts.settings),
             store: parts.store,
             registry: parts.registry,
             host: parts.host,
@@ -140,6 +119,25 @@ impl Hub {
             sessions: AtomicUsize::new(0),
             last_session: AtomicU64::new(rand::random::<u32>().into()),
         })
+    }
+
+    /// What sessions are held to now. Shards look once a turn, see [`Hub::renew_settings`].
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Replaces what `known` holds if the settings are others now. Nearly always one load of a
+    /// pointer that nobody has written to.
+    pub(crate) fn renew_settings(&self, known: &mut Arc<Settings>) {
+        let now = self.settings.load();
+        if !Arc::ptr_eq(&now, known) {
+            *known = arc_swap::Guard::into_inner(now);
+        }
+    }
+
+    /// Puts others in place of the settings. Each shard goes by them from its next turn on.
+    pub fn change_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// Takes the commands of one turn of a shard.
@@ -233,7 +231,7 @@ impl Hub {
 
     /// Counts a session in, unless the gateway is full.
     pub(crate) fn admit(&self) -> Option<u64> {
-        let max = self.limits.max_sessions;
+        let max = self.settings.load().limits.max_sessions;
         let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             (count < max).then_some(count + 1)
         });

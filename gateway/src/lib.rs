@@ -32,6 +32,7 @@ pub mod planted;
 pub mod registry;
 pub mod serve;
 mod session;
+pub mod settings;
 pub mod stop;
 pub mod tls;
 pub mod token;

@@ -17,14 +17,16 @@ use skein_transport::{
 };
 use tokio::runtime::Handle;
 
+use crate::auth::Verifier;
 use crate::config::{Config, StoreKind};
 use crate::driver::Gateway;
-use crate::hub::{Host, Hub, HubParts, SessionLimits, TICK, ticks};
+use crate::hub::{Host, Hub, HubParts, TICK, ticks};
 use crate::lane::LaneConfig;
 use crate::launch::Launch;
 use crate::mail::{Drain, Mail};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
+use crate::settings::{SessionLimits, Settings};
 use crate::tls::Certificate;
 
 /// Threads that wait for the store's reads; an embedded store has threads of its own beside them.
@@ -184,21 +186,14 @@ const IDLE_SLACK: Duration = Duration::from_secs(10);
 
 fn parts(
     config: &Config,
-    verifier: crate::auth::Verifier,
+    verifier: Verifier,
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
     mailboxes: Vec<Mailbox<Mail>>,
 ) -> HubParts {
     let lanes = config.lanes as usize;
     HubParts {
-        rules: rules(config),
-        limits: SessionLimits {
-            max_sessions: config.limits.max_sessions,
-            push_bytes: config.limits.outbox_bytes / 4 * 3,
-            shard_outbox_bytes: config.limits.outbox_total_bytes / mailboxes.len().max(1),
-            slow_consumer_timeout: config.session.slow_consumer_timeout,
-        },
-        verifier,
+        settings: settings(config, Arc::new(verifier), mailboxes.len()),
         store,
         registry: Registry::new(config.limits.max_devices_per_user),
         lanes,
@@ -214,6 +209,16 @@ fn parts(
         host,
         mailboxes,
     }
+}
+
+fn settings(config: &Config, verifier: Arc<Verifier>, shards: usize) -> Settings {
+    let limits = SessionLimits {
+        max_sessions: config.limits.max_sessions,
+        push_bytes: config.limits.outbox_bytes / 4 * 3,
+        shard_outbox_bytes: config.limits.outbox_total_bytes / shards.max(1),
+        slow_consumer_timeout: config.session.slow_consumer_timeout,
+    };
+    Settings { rules: rules(config), limits, verifier }
 }
 
 fn rules(config: &Config) -> Rules {

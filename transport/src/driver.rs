@@ -63,6 +63,10 @@ pub trait Driver: 'static {
         let _ = io;
     }
 
+    /// A turn begins: none of the other calls of this turn has been made. The place to look once
+    /// at what all of them go by.
+    fn on_turn_begin(&mut self) {}
+
     /// The shard has work for a turn behind it and is about to send. The place to act once on what
     /// several calls of this turn brought.
     fn on_turn_end(&mut self, io: &mut Io<'_>) {

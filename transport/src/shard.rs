@@ -77,6 +77,7 @@ impl<D: Driver> Shard<D> {
             }
 
             self.core.begin_turn(Instant::now());
+            self.driver.on_turn_begin();
             if readable && received.is_empty() {
                 let counters = self.core.counters_arc();
                 readable = self.socket.receive(&counters, |datagram| received.push_back(datagram));

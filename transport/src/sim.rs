@@ -103,6 +103,7 @@ impl<D: Driver> SimShard<D> {
     ) -> Vec<(SocketAddr, Vec<u8>)> {
         let Self { core, driver, inbox } = self;
         core.begin_turn(now);
+        driver.on_turn_begin();
         for (remote, data) in received {
             let data = BytesMut::from(&data[..]);
             core.handle_datagram(Datagram { remote, local_ip: None, ecn: None, data });

@@ -106,7 +106,7 @@ impl Room {
     const TAG_AND_LENGTH: usize = 5;
 
     pub(super) fn in_page(hub: &Hub) -> Self {
-        let bytes = hub.rules.limits.max_frame_bytes as usize - Self::BESIDE_ENTRIES;
+        let bytes = hub.settings().rules.limits.max_frame_bytes as usize - Self::BESIDE_ENTRIES;
         Self { bytes, is_empty: true }
     }
 

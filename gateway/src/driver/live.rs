@@ -46,12 +46,12 @@ impl Gateway {
     /// Handles what the peer has asked for, as long as there is room for answers. Returns whether
     /// that was all.
     pub(super) fn pump(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<bool, Close> {
-        let hub = self.hub.clone();
+        let settings = self.settings.clone();
         let outcome = loop {
             if self.is_over_push_limit(io, session, self.answers.len()) {
                 break Ok(false);
             }
-            match session.rules.poll_event(&hub.rules) {
+            match session.rules.poll_event(&settings.rules) {
                 Ok(None) => break Ok(true),
                 Ok(Some(event)) => {
                     if let Err(close) = self.handle_event(io, session, event) {

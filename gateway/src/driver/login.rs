@@ -23,7 +23,7 @@ impl Gateway {
         }
         let hub = self.hub.clone();
         let now = hub.host.now();
-        let identity = hub.verifier.verify(&hello.token, now).map_err(Close::new)?;
+        let identity = self.settings.verifier.verify(&hello.token, now).map_err(Close::new)?;
         let device = device_of(hello.device, identity.device)?;
         let number = self.enter(session, &identity.user, &device)?;
         tracing::debug!(
@@ -38,7 +38,7 @@ impl Gateway {
             store_epoch: hub.store.epoch(),
             token_expires_ms: identity.expires_ms,
         };
-        let welcome = session.rules.accept(&hub.rules, &admission, io.now());
+        let welcome = session.rules.accept(&self.settings.rules, &admission, io.now());
         self.answers.extend_from_slice(&welcome);
         session.who = Some(Who { user: identity.user, device });
         self.arm(io, session);
@@ -83,7 +83,7 @@ impl Gateway {
         token: &str,
     ) -> Result<(), Close> {
         let (now, now_ms) = (self.hub.host.now(), self.hub.host.now_ms());
-        let identity = self.hub.verifier.verify(token, now).map_err(Close::new)?;
+        let identity = self.settings.verifier.verify(token, now).map_err(Close::new)?;
         let Some(who) = &session.who else {
             return Err(Close::new(Code::ProtocolViolation));
         };

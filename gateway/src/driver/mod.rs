@@ -9,7 +9,7 @@
 //! answers cannot fill the rest. When the outboxes of a shard hold more than its share together,
 //! each that is not empty counts as over the second mark.
 //!
-//! [`SessionLimits::push_bytes`]: crate::hub::SessionLimits::push_bytes
+//! [`SessionLimits::push_bytes`]: crate::settings::SessionLimits::push_bytes
 
 mod live;
 mod login;
@@ -28,6 +28,7 @@ use crate::hub::Hub;
 use crate::lane::{Command, Origin};
 use crate::mail::{Drain, Mail};
 use crate::session::{Bulk, BulkState, Session};
+use crate::settings::Settings;
 use live::write_live;
 
 /// Priority of a bulk stream: below the live stream, which has quinn's default of 0.
@@ -36,6 +37,8 @@ const BULK_PRIORITY: i32 = -1;
 /// The driver of one shard.
 pub struct Gateway {
     hub: Arc<Hub>,
+    /// As they were when the turn began.
+    settings: Arc<Settings>,
     shard: usize,
     /// By slot of the connection.
     sessions: Vec<Option<Box<Session>>>,
@@ -48,7 +51,14 @@ pub struct Gateway {
 impl Gateway {
     /// The driver of this shard.
     pub fn new(hub: Arc<Hub>, shard: usize) -> Self {
-        Self { hub, shard, sessions: Vec::new(), commands: Vec::new(), answers: BytesMut::new() }
+        Self {
+            settings: hub.settings(),
+            hub,
+            shard,
+            sessions: Vec::new(),
+            commands: Vec::new(),
+            answers: BytesMut::new(),
+        }
     }
 
     /// Takes the session out of the table for the time of a call. Whoever does so puts it back
@@ -100,9 +110,9 @@ impl Gateway {
 
     /// Sets the timer to the next thing that may end this session.
     fn arm(&self, io: &mut Io<'_>, session: &Session) {
-        let mut at = session.rules.poll_timeout(&self.hub.rules);
+        let mut at = session.rules.poll_timeout(&self.settings.rules);
         if let Some(since) = session.stuck_since {
-            at = at.min(since + self.hub.limits.slow_consumer_timeout);
+            at = at.min(since + self.settings.limits.slow_consumer_timeout);
         }
         io.set_timer(session.conn, Some(at));
     }
@@ -117,7 +127,7 @@ impl Gateway {
     }
 
     fn is_over_push_limit(&self, io: &Io<'_>, session: &Session, more: usize) -> bool {
-        io.outbox_bytes(session.conn) + more > self.hub.limits.push_bytes
+        io.outbox_bytes(session.conn) + more > self.settings.limits.push_bytes
             || self.is_crowded_out(io, session)
     }
 
@@ -128,7 +138,8 @@ impl Gateway {
     /// without a list of sessions to wake. Who reads in time is not touched, and beyond the
     /// shard's share each session can add no more than one write to an empty outbox.
     fn is_crowded_out(&self, io: &Io<'_>, session: &Session) -> bool {
-        io.outbox_total() > self.hub.limits.shard_outbox_bytes && io.outbox_bytes(session.conn) > 0
+        io.outbox_total() > self.settings.limits.shard_outbox_bytes
+            && io.outbox_bytes(session.conn) > 0
     }
 
     /// There is room in the outbox: say what was left out, and go on with what waited.
@@ -183,7 +194,7 @@ impl Driver for Gateway {
     }
 
     fn on_stream_opened(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
-        let max_bulk = self.hub.rules.limits.max_bulk_streams as usize;
+        let max_bulk = self.settings.rules.limits.max_bulk_streams as usize;
         self.with(io, conn, |_, io, session| {
             if stream.dir() != Dir::Bi {
                 return Err(Close::because(
@@ -241,10 +252,10 @@ impl Driver for Gateway {
     fn on_timer(&mut self, io: &mut Io<'_>, conn: ConnId) {
         self.with(io, conn, |gateway, io, session| {
             let now = io.now();
-            if let Some(close) = session.rules.handle_timeout(&gateway.hub.rules, now) {
+            if let Some(close) = session.rules.handle_timeout(&gateway.settings.rules, now) {
                 return Err(close);
             }
-            let slow = gateway.hub.limits.slow_consumer_timeout;
+            let slow = gateway.settings.limits.slow_consumer_timeout;
             if session.stuck_since.is_some_and(|since| since + slow <= now) {
                 return Err(Close::new(Code::SlowConsumer));
             }
@@ -293,6 +304,10 @@ impl Driver for Gateway {
                 }
             }
         }
+    }
+
+    fn on_turn_begin(&mut self) {
+        self.hub.renew_settings(&mut self.settings);
     }
 
     fn on_turn_end(&mut self, _io: &mut Io<'_>) {

@@ -17,7 +17,7 @@ impl Gateway {
         session: &mut Session,
         stream: StreamId,
     ) -> Result<(), Close> {
-        let hub = self.hub.clone();
+        let settings = self.settings.clone();
         let Some(who) = session.who.clone() else {
             // Left unread until the login; flow control bounds it.
             return Ok(());
@@ -30,7 +30,7 @@ impl Gateway {
             // One request a stream: anything after it is not read.
             return Ok(());
         };
-        let max = hub.rules.limits.max_frame_bytes as usize;
+        let max = settings.rules.limits.max_frame_bytes as usize;
         let frame = loop {
             match io.read(conn, stream) {
                 Read::Chunk(chunk) => decoder.push(chunk),
@@ -52,7 +52,7 @@ impl Gateway {
             }
         };
         session.rules.heard(io.now());
-        match bulk_request(frame, &hub.rules)? {
+        match bulk_request(frame, &settings.rules)? {
             Some(request) => {
                 self.go_on(io, session, stream, Job::new(who.user, request));
             }
@@ -73,7 +73,7 @@ impl Gateway {
         job: Box<Job>,
     ) {
         let conn = session.conn;
-        let is_room = io.outbox_bytes(conn) < self.hub.limits.push_bytes / 2
+        let is_room = io.outbox_bytes(conn) < self.settings.limits.push_bytes / 2
             && !self.is_crowded_out(io, session);
         let Some(bulk) = session.bulk.iter_mut().find(|bulk| bulk.stream == stream) else {
             return;

@@ -5,17 +5,19 @@ mod sync;
 
 use std::time::Duration;
 
-use skein_protocol::server::BulkRequest;
+use skein_protocol::server::{BulkRequest, Rules};
 use skein_protocol::{Code, wire};
 use skein_storage::Record;
 use skein_storage::memory::MemoryStore;
 use skein_transport::sim::Seat;
 
+use crate::auth::Verifier;
 use crate::bulk::{Job, READING, WAITING_PAGES, refused_page};
 use crate::config::AuthConfig;
 use crate::hooked::{Hooked, Hooks};
 use crate::lane::Key;
 use crate::mail::Drain;
+use crate::settings::SessionLimits;
 
 /// Reads last until they are let go.
 struct Slow {
@@ -88,18 +90,20 @@ fn hub_with(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>, lane: LaneConf
     std::fs::write(&secret, [7; 32]).unwrap();
     let auth = AuthConfig { key_file: Some(secret), ..AuthConfig::default() };
     Hub::new(HubParts {
-        rules: Rules {
-            limits: wire::Limits { max_frame_bytes: 65_536, ..Default::default() },
-            heartbeat_interval: Duration::from_secs(30),
-            hello_timeout: Duration::from_secs(10),
+        settings: Settings {
+            rules: Rules {
+                limits: wire::Limits { max_frame_bytes: 65_536, ..Default::default() },
+                heartbeat_interval: Duration::from_secs(30),
+                hello_timeout: Duration::from_secs(10),
+            },
+            limits: SessionLimits {
+                max_sessions: 1,
+                push_bytes: 1 << 16,
+                shard_outbox_bytes: 1 << 20,
+                slow_consumer_timeout: Duration::from_secs(30),
+            },
+            verifier: Arc::new(Verifier::from_config(&auth).unwrap()),
         },
-        limits: SessionLimits {
-            max_sessions: 1,
-            push_bytes: 1 << 16,
-            shard_outbox_bytes: 1 << 20,
-            slow_consumer_timeout: Duration::from_secs(30),
-        },
-        verifier: Verifier::from_config(&auth).unwrap(),
         store,
         registry: Registry::new(1),
         lanes: 1,
@@ -111,6 +115,24 @@ fn hub_with(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>, lane: LaneConf
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
+}
+
+#[test]
+fn a_shard_has_the_new_settings_when_it_looks_again() {
+    let hub = hub_with(Arc::new(MemoryStore::new()), Vec::new(), lane());
+    let first = hub.settings();
+    let mut known = first.clone();
+    hub.renew_settings(&mut known);
+    assert!(Arc::ptr_eq(&known, &first));
+    let mut changed = Settings::clone(&first);
+    changed.limits.max_sessions = 0;
+    assert!(hub.admit().is_some());
+    hub.change_settings(changed);
+    assert_eq!(known.limits.max_sessions, 1);
+    hub.renew_settings(&mut known);
+    assert_eq!(known.limits.max_sessions, 0);
+    hub.dismiss();
+    assert!(hub.admit().is_none());
 }
 
 /// Lets others run until this holds.

@@ -10,9 +10,10 @@ use futures_util::future::BoxFuture;
 use skein_gateway::auth::Verifier;
 use skein_gateway::config::AuthConfig;
 use skein_gateway::driver::Gateway;
-use skein_gateway::hub::{Host, Hub, HubParts, SessionLimits, TICK, ticks};
+use skein_gateway::hub::{Host, Hub, HubParts, TICK, ticks};
 use skein_gateway::lane::LaneConfig;
 use skein_gateway::registry::Registry;
+use skein_gateway::settings::{SessionLimits, Settings};
 use skein_gateway::token::{Grant, Signer};
 use skein_protocol::server::Rules;
 use skein_protocol::{ALPN, UserId, wire};
@@ -160,14 +161,16 @@ impl Process {
         // Sessions that wait for the shard's share send what they have in bursts.
         let shard_outbox_bytes = [1 << 20, 3 << 10][random.index(2)];
         let hub = Hub::new(HubParts {
-            rules: rules(),
-            limits: SessionLimits {
-                max_sessions: 100,
-                push_bytes: config.limits.outbox_bytes / 4 * 3,
-                shard_outbox_bytes,
-                slow_consumer_timeout: Duration::from_secs(8),
+            settings: Settings {
+                rules: rules(),
+                limits: SessionLimits {
+                    max_sessions: 100,
+                    push_bytes: config.limits.outbox_bytes / 4 * 3,
+                    shard_outbox_bytes,
+                    slow_consumer_timeout: Duration::from_secs(8),
+                },
+                verifier: Arc::new(Verifier::from_config(&setup().auth).unwrap()),
             },
-            verifier: Verifier::from_config(&setup().auth).unwrap(),
             store,
             registry: Registry::new(3),
             lanes: LANES,
