@@ -101,6 +101,11 @@ pub enum Event {
         /// Of the new log.
         epoch: u64,
     },
+    /// The operator of the gateway says something to everybody who is online.
+    Notice {
+        /// In words, for the person.
+        text: String,
+    },
     /// Something else went wrong.
     Error {
         /// Why, as a number of the table of codes; 0 if it is not about the gateway.
@@ -137,6 +142,7 @@ impl Event {
                 Event::Receipt { conversation, kind, user, seq }
             }
             Rules::Skipped { conversation, from, to } => Event::Skipped { conversation, from, to },
+            Rules::Notice { text } => Event::Notice { text },
             Rules::Error { code, reason, retry } => Event::Error { code, reason, retry },
             Rules::History { .. } | Rules::HistoryFailed { .. } => return None,
         })

@@ -380,7 +380,11 @@ impl Client {
         match Code::from_number(number) {
             Some(Code::Ok) if self.bye != Bye::No => Reconnect::Never,
             Some(
-                Code::BadToken | Code::DeviceMismatch | Code::Replaced | Code::VersionUnsupported,
+                Code::BadToken
+                | Code::DeviceMismatch
+                | Code::Replaced
+                | Code::Kicked
+                | Code::VersionUnsupported,
             ) => Reconnect::Never,
             Some(Code::TokenExpired) => Reconnect::WithNewToken,
             _ if is_broken_rule(number) => {

@@ -93,6 +93,10 @@ codes! {
     124 TooManySessions "the gateway is full" ms(5_000);
     /// The user has as many devices online as allowed.
     125 TooManyDevices "the user has too many devices online" ms(30_000);
+    /// An operator ended the session. Do not reconnect by yourself.
+    126 Kicked "an operator has ended the session" Retry::No;
+    /// An operator has shut out this user or this address, for a time or until further notice.
+    127 Blocked "the user or the address is blocked" ms(300_000);
 
     /// A field of a request is outside its rules.
     200 InvalidArgument "a field of the request is not allowed" Retry::No;
@@ -155,6 +159,8 @@ mod tests {
             "123 GoingAway",
             "124 TooManySessions",
             "125 TooManyDevices",
+            "126 Kicked",
+            "127 Blocked",
             "200 InvalidArgument",
             "201 UnknownConversation",
             "202 PayloadTooLarge",

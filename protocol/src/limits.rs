@@ -29,6 +29,9 @@ pub const MAX_CONTENT_TYPE_BYTES: usize = 128;
 /// Longest `Hello.platform`, bytes.
 pub const MAX_PLATFORM_BYTES: usize = 64;
 
+/// Longest `SystemNotice.text`, bytes.
+pub const MAX_NOTICE_BYTES: usize = 1024;
+
 /// Longest token, bytes. RS/ES tokens with a handful of claims stay far below.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 

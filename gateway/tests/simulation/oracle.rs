@@ -252,7 +252,7 @@ impl Oracle {
                 self.require(retry, || format!("{name}: error {code} {reason}"));
             }
             Event::Skipped { conversation, from, to } => self.skipped(at, conversation, from, to),
-            Event::StoreReset { .. } => {
+            Event::StoreReset { .. } | Event::Notice { .. } => {
                 let name = self.name(at);
                 self.fail(format!("{name}: {event:?}"));
             }

@@ -197,6 +197,9 @@ impl Client {
             }
             server_frame::Kind::GoAway(go_away) => self.handle_go_away(&go_away),
             server_frame::Kind::Error(error) => self.handle_error(error, now),
+            server_frame::Kind::SystemNotice(notice) => {
+                self.events.push(Event::Notice { text: notice.text });
+            }
             server_frame::Kind::Welcome(_)
             | server_frame::Kind::HeadsPage(_)
             | server_frame::Kind::PullPage(_) => self.leave(Code::ProtocolViolation),

@@ -345,6 +345,11 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// The operator says something to everybody who is online.
+    Notice {
+        /// In words, for the person.
+        text: String,
+    },
     /// Something was refused that is not about a send.
     Error {
         /// Why, as a number of the table of codes.
@@ -362,6 +367,7 @@ impl Event {
         match self {
             Event::Message { message, .. } => message.cost(),
             Event::History { messages, .. } => messages.iter().map(Message::cost).sum(),
+            Event::Notice { text } => 128 + text.len(),
             _ => 128,
         }
     }

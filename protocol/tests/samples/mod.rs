@@ -212,6 +212,7 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 retry: true,
             }),
         ),
+        ("system_notice", Kind::SystemNotice(SystemNotice { text: "maintenance at 22:00".into() })),
         (
             "heads_page",
             Kind::HeadsPage(HeadsPage {

@@ -276,6 +276,7 @@ impl Chat {
                 let message = "the gateway's store was replaced: numbers start anew".into();
                 say(Out::Error { code: 0, retry: true, message, id: None })
             }
+            Event::Notice { text } => say(Out::Notice { text }),
             Event::Error { code, reason, retry } => {
                 say(Out::Error { code: code.into(), retry, message: reason, id: None })
             }

@@ -287,6 +287,7 @@ impl Chat {
             Event::StoreReset { .. } => {
                 self.screen.line("(the gateway's store was replaced: numbers start anew)");
             }
+            Event::Notice { text } => self.screen.line(&format!("*** {}", printable(&text))),
             Event::Error { reason, .. } => self.screen.line(&format!("({reason})")),
             _ => {}
         }

@@ -96,6 +96,9 @@ pub(crate) enum Event {
         reason: String,
     },
     Reconnected {},
+    Notice {
+        text: String,
+    },
     Error {
         code: u64,
         retry: bool,
