@@ -253,6 +253,11 @@ impl Hub {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The ways to the shards, by index.
+    pub(crate) fn mailboxes(&self) -> &[Mailbox<Mail>] {
+        &self.mailboxes
+    }
+
     /// Sessions that are logged in.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)

@@ -24,9 +24,18 @@ pub struct Launch {
     pub ready: Ready,
 }
 
-/// Told once, with the address that is served: its port is the one that the system chose where 0
-/// was asked for.
-pub struct Ready(Box<dyn FnOnce(SocketAddr) + Send>);
+/// Told once, with the addresses that are served: ports are those that the system chose where 0 was
+/// asked for.
+pub struct Ready(Box<dyn FnOnce(Serving) + Send>);
+
+/// Where a gateway serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// Clients.
+    pub clients: SocketAddr,
+    /// Operators, if `admin.listen` is set.
+    pub admin: Option<SocketAddr>,
+}
 
 impl Ready {
     /// For those who need not know.
@@ -35,12 +44,12 @@ impl Ready {
     }
 
     /// The gateway serves.
-    pub fn serves(self, address: SocketAddr) {
-        (self.0)(address);
+    pub fn serves(self, at: Serving) {
+        (self.0)(at);
     }
 }
 
-impl<F: FnOnce(SocketAddr) + Send + 'static> From<F> for Ready {
+impl<F: FnOnce(Serving) + Send + 'static> From<F> for Ready {
     fn from(call: F) -> Self {
         Self(Box::new(call))
     }

@@ -14,6 +14,7 @@
 //!
 //! [`serve`] puts it together; [`cli`] and [`config`] are what an operator sees.
 
+pub mod admin;
 pub mod auth;
 pub mod bulk;
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod keys;
 pub mod lane;
 pub mod launch;
 pub mod mail;
+pub mod observe;
 pub mod open;
 #[cfg(debug_assertions)]
 pub mod planted;

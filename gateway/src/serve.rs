@@ -17,12 +17,13 @@ use skein_transport::{
 };
 use tokio::runtime::Handle;
 
+use crate::admin::{self, Admin};
 use crate::auth::Verifier;
 use crate::config::{Config, StoreKind};
 use crate::driver::Gateway;
 use crate::hub::{Host, Hub, HubParts, TICK, ticks};
 use crate::lane::LaneConfig;
-use crate::launch::Launch;
+use crate::launch::{Launch, Serving};
 use crate::mail::{Drain, Mail};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
@@ -79,6 +80,9 @@ pub enum ServeError {
     /// The certificate cannot be used.
     #[error("the certificate cannot be used: {0}")]
     Certificate(rustls::Error),
+    /// The address of the admin listener cannot be bound.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
     /// The address cannot be bound, or threads cannot be started.
     #[error(transparent)]
     Engine(#[from] StartError),
@@ -103,6 +107,7 @@ pub enum ServeError {
 pub fn run(launch: Launch) -> Result<(), ServeError> {
     let Launch { config, certificate, verifier, stop, ready } = launch;
     let _lock = FolderLock::take(&config.data)?;
+    let admin = config.admin.listen.map(admin::Listener::bind).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads(config.store.kind))
         .thread_name("skein-io")
@@ -129,8 +134,15 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     };
     runtime.spawn(flush_cursors(hub.clone()));
     runtime.spawn(tick(hub.clone()));
-    tracing::info!(address = %engine.local_addr(), "serving");
-    ready.serves(engine.local_addr());
+    let serving = Serving {
+        clients: engine.local_addr(),
+        admin: admin.as_ref().map(admin::Listener::address),
+    };
+    if let Some(listener) = admin {
+        listener.serve(runtime.handle(), Admin::new(hub.clone(), config.clone()));
+    }
+    tracing::info!(address = %serving.clients, "serving");
+    ready.serves(serving);
     let stopped = runtime.block_on(async {
         stop.requested().await;
         drain(&config, &hub, engine, &*store).await

@@ -233,6 +233,7 @@ impl<M: Send + 'static> Bound<M> {
             let (make, group) = (make.clone(), group.clone());
             let (socket, poll, inbox) = (seat.socket, seat.poll, seat.inbox);
             let thread = thread::Builder::new().name(format!("shard-{shard}")).spawn(move || {
+                let _seat = Leaving(inbox.clone());
                 let driver = (make.lock().unwrap_or_else(PoisonError::into_inner))(shard);
                 drop(make);
                 let core = Core::new(core, Instant::now());
@@ -242,6 +243,15 @@ impl<M: Send + 'static> Bound<M> {
         }
         let kernel_steering = self.kernel_steering;
         Ok(Engine { local: self.local, inboxes, threads, kernel_steering })
+    }
+}
+
+/// Says that a shard has ended, also when it panicked.
+struct Leaving<M>(Arc<Inbox<M>>);
+
+impl<M> Drop for Leaving<M> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

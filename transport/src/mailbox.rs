@@ -8,12 +8,12 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Instant,
 };
 
-use crate::{core::Datagram, stats::Counters};
+use crate::{ShardStats, core::Datagram, stats::Counters};
 
 /// Datagrams that wait to be taken over from other shards. Above this they are dropped, which QUIC
 /// repairs as any other loss: 1,024 datagrams are some 1.5 MB.
@@ -80,6 +80,16 @@ impl<M: Send + 'static> Mailbox<M> {
         Err(MailboxFull(rest))
     }
 
+    /// What the shard has counted.
+    pub fn stats(&self) -> ShardStats {
+        self.inbox.counters.read()
+    }
+
+    /// Whether the shard has ended, for whatever reason: nobody will take what is sent.
+    pub fn has_ended(&self) -> bool {
+        self.inbox.ended.load(Ordering::Relaxed)
+    }
+
     /// Messages that wait now.
     pub fn len(&self) -> usize {
         lock(&self.inbox.mails).len()
@@ -106,6 +116,7 @@ pub(crate) struct Inbox<M> {
     handed: Mutex<Vec<Datagram>>,
     stop: Mutex<Option<Stop>>,
     state: AtomicU8,
+    ended: AtomicBool,
     waker: Option<mio::Waker>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -122,6 +133,7 @@ impl<M> Inbox<M> {
             handed: Mutex::default(),
             stop: Mutex::default(),
             state: AtomicU8::new(AWAKE),
+            ended: AtomicBool::new(false),
             waker,
             counters,
         })
@@ -136,6 +148,11 @@ impl<M> Inbox<M> {
         {
             tracing::warn!(%error, "cannot wake a shard");
         }
+    }
+
+    /// Says that the shard is no more.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Says that the shard is about to poll. `false`: something waits, do not sleep.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::config::{Config, DEFAULT_PORT, StoreKind};
+use crate::launch::Serving;
 
 /// Which files for development stand in for configured ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,8 +16,9 @@ pub struct Development {
     pub token_key: bool,
 }
 
-/// Said once the gateway serves at `address`. The last line begins with `ready`.
-pub fn ready(config: &Config, development: Development, address: SocketAddr) -> String {
+/// Said once the gateway serves. The last line begins with `ready`.
+pub fn ready(config: &Config, development: Development, serving: Serving) -> String {
+    let address = serving.clients;
     let mut out =
         format!("Skein {} serves at {address} (QUIC over UDP)\n", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(out, "  data   {}", config.data.display());
@@ -24,6 +26,9 @@ pub fn ready(config: &Config, development: Development, address: SocketAddr) -> 
         let (keyspace, points) = (&config.scylla.keyspace, &config.scylla.contact_points);
         let _ =
             writeln!(out, "  store  keyspace {keyspace} of the cluster at {}", points.join(", "));
+    }
+    if let Some(admin) = serving.admin {
+        let _ = writeln!(out, "  admin  http://{admin}");
     }
     if development.certificate {
         out.push_str("  TLS    development certificate: good for this machine only\n");
@@ -104,7 +109,8 @@ mod tests {
     const DEVELOPMENT: Development = Development { certificate: true, token_key: true };
 
     fn said(config: &Config, development: Development, address: &str) -> String {
-        ready(config, development, address.parse().unwrap())
+        let serving = Serving { clients: address.parse().unwrap(), admin: None };
+        ready(config, development, serving)
     }
 
     #[test]

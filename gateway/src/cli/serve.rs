@@ -23,6 +23,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
 
+    /// Address and TCP port of metrics, health and `skein ctl`, such as 127.0.0.1:7844 [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<String>,
+
     /// Threads that serve connections, 0: one per core [default: 0]
     #[arg(long, value_name = "NUMBER")]
     shards: Option<String>,
@@ -58,6 +62,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.settings.load([
         ("--listen", "listen", args.listen),
+        ("--admin", "admin.listen", args.admin),
         ("--shards", "shards", args.shards),
         ("--tls-cert", "tls.cert", args.tls_cert),
         ("--tls-key", "tls.key", args.tls_key),
@@ -78,9 +83,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let told = config.clone();
-    let ready = move |address| {
+    let ready = move |serving| {
         // A gateway whose output nobody reads serves all the same.
-        let _ = exit::print(&banner::ready(&told, development, address));
+        let _ = exit::print(&banner::ready(&told, development, serving));
     };
     start(Launch { config, certificate, verifier, stop, ready: ready.into() })
 }
@@ -112,6 +117,9 @@ fn start(launch: Launch) -> Result<(), Failure> {
     serve::run(launch).map_err(|error| match &error {
         ServeError::Engine(StartError::Bind { .. }) => {
             Failure::Failed(format!("{error}; choose another address with --listen ADDR:PORT"))
+        }
+        ServeError::Admin(_) => {
+            Failure::Failed(format!("{error}; choose another address with --admin ADDR:PORT"))
         }
         ServeError::Store(OpenStoreError::File(_)) => Failure::Configuration(error.to_string()),
         ServeError::Store(OpenStoreError::Scylla(OpenError::Connect(

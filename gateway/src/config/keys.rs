@@ -18,7 +18,8 @@ use skein_storage::scylla::{MAX_RETENTION, MIN_RETENTION};
 use super::cluster::{Hosts, Keyspace, Replicas};
 use super::quantity::{OptionalSpan, bytes, count, span};
 use super::rule::{
-    Address, Flag, Folder, LogFilter, OneOf, OptionalFile, OptionalText, Text, TokenKeys,
+    Address, Flag, Folder, LogFilter, OneOf, OptionalAddress, OptionalFile, OptionalText, Text,
+    TokenKeys,
 };
 use super::table::settings;
 use super::value::{LogFormat, StoreKind, TokenKey};
@@ -60,6 +61,12 @@ settings! {
         /// Recent messages a conversation whose ids are kept in memory, so that a repeated send
         /// is known without reading. A repeat from further back is looked up in the log.
         dedup_window: u32 = 256, count("messages per conversation", 0, 65_536);
+    }
+
+    /// HTTP for operators and their machines: metrics, health, and what `skein ctl` asks for.
+    admin: AdminConfig {
+        /// Address and TCP port of it; none: off. "127.0.0.1:7844" is reached from this machine only.
+        listen: Option<SocketAddr> = None, OptionalAddress;
     }
 
     /// What is logged, to standard error.

@@ -21,8 +21,8 @@ mod value;
 
 pub(crate) use keys::SECTIONS;
 pub use keys::{
-    AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig, ScyllaConfig,
-    SessionConfig, StoreConfig, TlsConfig,
+    AdminConfig, AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig,
+    ScyllaConfig, SessionConfig, StoreConfig, TlsConfig,
 };
 pub use print::{default_file, reference_page};
 pub use source::{Loaded, Problem, Problems, Sources};

@@ -107,6 +107,27 @@ impl Rule<SocketAddr> for Address {
     }
 }
 
+/// An IP address and a port, or none if the text is empty.
+pub(crate) struct OptionalAddress;
+
+impl Rule<Option<SocketAddr>> for OptionalAddress {
+    fn read(&self, input: &Input) -> Result<Option<SocketAddr>, String> {
+        match input.text() {
+            Some("") => Ok(None),
+            Some(text) if let Ok(address) = text.parse() => Ok(Some(address)),
+            _ => Err("must be an IP address and a port, such as \"127.0.0.1:7844\", or \"\" for \
+                      none"
+                .into()),
+        }
+    }
+    fn print(&self, value: &Option<SocketAddr>) -> String {
+        quoted(&value.map_or_else(String::new, |address| address.to_string()))
+    }
+    fn unit(&self) -> &'static str {
+        "IP address and TCP port, \"\" for none"
+    }
+}
+
 /// A folder; never empty.
 pub(crate) struct Folder;
 

@@ -15,6 +15,8 @@ use skein_protocol::{DeviceId, UserId};
 pub struct Gateway {
     child: Child,
     pub address: SocketAddr,
+    /// The admin listener, if `SKEIN_ADMIN__LISTEN` is among the options.
+    pub admin: Option<SocketAddr>,
     pub data: PathBuf,
 }
 
@@ -25,13 +27,16 @@ impl Starting {
     pub fn spawn(data: &Path, options: &Options) -> Self {
         let child = Gateway::command(data, options).spawn().unwrap();
         let address = options.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        Self(Gateway { child, address, data: data.into() })
+        Self(Gateway { child, address, admin: None, data: data.into() })
     }
 
     /// Waits until it serves; `None` if it ended before.
     pub fn ready(mut self) -> Option<Gateway> {
         let mut lines = BufReader::new(self.0.child.stdout.take().unwrap()).lines();
         while let Some(Ok(line)) = lines.next() {
+            if let Some(address) = line.strip_prefix("  admin  http://") {
+                self.0.admin = Some(address.trim().parse().unwrap());
+            }
             if let Some(address) = line.strip_prefix("ready ") {
                 self.0.address = address.trim().parse().unwrap();
                 return Some(self.0);
@@ -93,9 +98,14 @@ impl Gateway {
 
     /// SIGTERM, and the exit status.
     pub fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.ask_to_stop();
         self.child.wait().unwrap()
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn ask_to_stop(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -1,0 +1,103 @@
+//! The admin listener: HTTP for those who run the gateway, and for their machines.
+//!
+//! Off unless `admin.listen` is set. It is bound before the store is opened, so that a clash of
+//! ports is told at once; who connects before the gateway serves waits. It answers until the
+//! process ends, also while sessions are being sent away.
+//!
+//! ```text
+//! server.rs    connections of the listener, bounded
+//! health.rs    /livez /readyz /version: without a token, they tell nothing about users
+//! observe/     /metrics: likewise
+//! ```
+//!
+//! To add routes: a function `routes() -> Router<Arc<Admin>>`, and a line in [`router`].
+
+mod health;
+mod server;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::http::StatusCode;
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::hub::Hub;
+use health::Health;
+
+/// Port that the documents use; nothing listens on it unless it is configured.
+pub const DOCUMENTED_PORT: u16 = 7844;
+
+/// What every handler can reach.
+pub struct Admin {
+    /// The middle of the gateway.
+    pub(crate) hub: Arc<Hub>,
+    /// What the gateway was told at its start.
+    pub(crate) config: Config,
+    /// When it began to serve.
+    pub(crate) started: SystemTime,
+    health: Health,
+}
+
+impl Admin {
+    /// To be made once the gateway serves.
+    pub fn new(hub: Arc<Hub>, config: Config) -> Arc<Self> {
+        Arc::new(Self { hub, config, started: SystemTime::now(), health: Health::default() })
+    }
+}
+
+/// All that the listener answers.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .merge(health::routes())
+        .merge(crate::observe::routes())
+        .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is here; see docs/operations.md\n") })
+        .with_state(admin)
+}
+
+/// Why there is no admin listener.
+#[derive(Debug, thiserror::Error)]
+#[error("`admin.listen`: cannot listen on {address}: {source}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// A bound port on which nothing is answered yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// It cannot be bound.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let failed = |source| BindError { address, source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address bound, with the port that was chosen where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers on this runtime for as long as it lives.
+    pub fn serve(self, runtime: &Handle, admin: Arc<Admin>) {
+        let address = self.address;
+        runtime.spawn(health::watch(admin.clone()));
+        runtime.spawn(async move {
+            if let Err(error) = server::accept(self.listener, router(admin)).await {
+                tracing::error!(%error, %address, "the admin listener is gone");
+            }
+        });
+    }
+}
