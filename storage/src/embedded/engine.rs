@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use skein_protocol::{ConversationId, Seq, UserId};
 
+use super::retired::Memory;
 use super::{keys, row};
 use crate::{CursorPair, Direction, Extent, Page, Record, StoreError};
 
@@ -72,6 +73,15 @@ impl Engine {
         [&self.log, &self.side].into_iter().all(|keyspace| {
             keyspace.sealed_memtable_count() < MAX_PENDING_FLUSHES
                 && keyspace.tree.l0_run_count() < MAX_UNMERGED_RUNS
+        })
+    }
+
+    /// The memtables that take writes, each with its number.
+    pub(super) fn memory(&self) -> [(u64, Memory); 2] {
+        use fjall::AbstractTree;
+        [&self.log, &self.side].map(|keyspace| {
+            let memtable = keyspace.tree.active_memtable();
+            (memtable.id(), memtable as Memory)
         })
     }
 

@@ -5,7 +5,7 @@
 //! extent, read, cursors, ... --> queue --> read threads: a snapshot of what is durable
 //! ```
 //! `options` what can be set, `recovery` and `mend` opening and making, `lock` one process only, `writer` and
-//! `round` a commit, `engine` fjall itself, `keys` and `row` what is on disk, `heads` the cache of
+//! `round` a commit, `engine` fjall itself, `retired` memory that fjall is done with, `keys` and `row` what is on disk, `heads` the cache of
 //! heads, `reads` the read threads, `space` the reserve of free space, `watchdog` and `stats` what
 //! an operator sees.
 
@@ -19,6 +19,7 @@ mod mend;
 mod options;
 mod reads;
 mod recovery;
+mod retired;
 mod round;
 mod row;
 mod space;
@@ -47,6 +48,7 @@ use crate::{
 };
 use heads::Heads;
 use reads::Reads;
+use retired::Retired;
 use space::Space;
 use stats::Counters;
 use watchdog::Pulse;
@@ -99,7 +101,13 @@ impl EmbeddedStore {
             .spawn(move || watchdog::watch(&watched, &stopped))
             .map_err(failed("start threads for"))?;
         let writer = Writer {
-            open: Some(Open { engine, lock, readers, watchdog: (stop, watchdog) }),
+            open: Some(Open {
+                engine,
+                lock,
+                readers,
+                watchdog: (stop, watchdog),
+                retired: Retired::start().map_err(failed("start threads for"))?,
+            }),
             heads: Heads::new(options.cached_heads),
             space: Space::new(folder.into(), options.reserve_bytes, free_bytes(folder, &options)),
             commit_bytes: options.commit_bytes,

@@ -21,6 +21,7 @@ use super::engine::Engine;
 use super::heads::Heads;
 use super::lock::Lock;
 use super::reads::Reads;
+use super::retired::Retired;
 use super::round::Round;
 use super::space::Space;
 use super::stats::{Counters, add};
@@ -63,6 +64,7 @@ pub(super) struct Open {
     pub(super) readers: Vec<JoinHandle<()>>,
     /// Ends the watchdog when it is dropped.
     pub(super) watchdog: (Sender<()>, JoinHandle<()>),
+    pub(super) retired: Retired,
 }
 
 impl Writer {
@@ -159,7 +161,7 @@ impl Writer {
     }
 
     /// Writes what was staged; the error says why the store must stop.
-    fn commit(&self, engine: &Engine, staged: &mut super::round::Staged) -> Result<(), String> {
+    fn commit(&mut self, engine: &Engine, staged: &mut super::round::Staged) -> Result<(), String> {
         let began = Instant::now();
         let writes = std::mem::take(&mut staged.writes);
         let durable = staged.durable;
@@ -174,6 +176,9 @@ impl Writer {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(explain(&error)),
             Err(_) => return Err("the storage engine failed an assertion".into()),
+        }
+        if let Some(open) = &mut self.open {
+            open.retired.look(engine.memory());
         }
         if durable {
             self.counters.committed(staged.rows, began.elapsed());
@@ -194,7 +199,7 @@ impl Writer {
     /// Does nothing when that was done before.
     fn close(&mut self) -> Result<(), StoreError> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let Open { engine, lock, readers, watchdog: (stop, watchdog) } = open;
+        let Open { engine, lock, readers, watchdog: (stop, watchdog), retired } = open;
         self.reads.close();
         for thread in readers {
             let _ = thread.join();
@@ -206,6 +211,7 @@ impl Writer {
             None => engine.sync().map_err(|e| StoreError::Stopped(explain(&e))),
         };
         drop(engine);
+        drop(retired);
         if result.is_ok() {
             lock.leave_in_order();
         }
