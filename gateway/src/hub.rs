@@ -10,7 +10,7 @@
 
 mod reads;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -95,7 +95,7 @@ pub struct Hub {
     mailboxes: Vec<Mailbox<Mail>>,
     /// Times that mail for a shard was lost because its mailbox was full. A session that sees the
     /// number change tells its client to ask for all heads.
-    overflows: Vec<AtomicU64>,
+    overflows: Vec<AtomicU32>,
     draining: AtomicBool,
     sessions: AtomicUsize,
     last_session: AtomicU64,
@@ -111,7 +111,7 @@ impl Hub {
             store: parts.store,
             registry: parts.registry,
             host: parts.host,
-            overflows: parts.mailboxes.iter().map(|_| AtomicU64::new(0)).collect(),
+            overflows: parts.mailboxes.iter().map(|_| AtomicU32::new(0)).collect(),
             mailboxes: parts.mailboxes,
             page_reads: PageReads::default(),
             scan_steps: Semaphore::new(SCAN_STEPS),
@@ -225,7 +225,7 @@ impl Hub {
     }
 
     /// How often mail for this shard was lost.
-    pub(crate) fn overflows(&self, shard: usize) -> u64 {
+    pub(crate) fn overflows(&self, shard: usize) -> u32 {
         self.overflows.get(shard).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 

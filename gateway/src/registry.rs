@@ -16,12 +16,56 @@ use skein_transport::ConnId;
 /// Parts of the table with a lock each, so that shards seldom meet.
 const PARTS: usize = 64;
 
-type Part = HashMap<UserId, Vec<Online>>;
+type Part = HashMap<UserId, Devices>;
 
 #[derive(Debug, Clone)]
 struct Online {
     device: DeviceId,
     conn: ConnId,
+}
+
+/// The devices of one user that are online; most users have one.
+#[derive(Debug)]
+enum Devices {
+    One(Online),
+    Many(Box<Vec<Online>>),
+}
+
+impl Devices {
+    fn all(&self) -> &[Online] {
+        match self {
+            Self::One(online) => std::slice::from_ref(online),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Online] {
+        match self {
+            Self::One(online) => std::slice::from_mut(online),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn add(&mut self, online: Online) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(vec![first.clone(), online])),
+            Self::Many(many) => many.push(online),
+        }
+    }
+
+    /// Takes those of a connection out; returns whether none is left.
+    fn remove(&mut self, conn: ConnId) -> bool {
+        match self {
+            Self::One(online) => online.conn == conn,
+            Self::Many(many) => {
+                many.retain(|online| online.conn != conn);
+                if let [last] = &many[..] {
+                    *self = Self::One(last.clone());
+                }
+                self.all().is_empty()
+            }
+        }
+    }
 }
 
 /// What came of [`Registry::enter`].
@@ -52,40 +96,45 @@ impl Registry {
     /// Lists a device under its connection.
     pub fn enter(&self, user: &UserId, device: &DeviceId, conn: ConnId) -> Entered {
         let mut part = self.part(user);
-        let devices = part.entry(user.clone()).or_default();
-        if let Some(online) = devices.iter_mut().find(|online| online.device == *device) {
-            return Entered::Replaced(std::mem::replace(&mut online.conn, conn));
+        let online = Online { device: device.clone(), conn };
+        let devices = match part.entry(user.clone()) {
+            Entry::Vacant(vacant) if self.max_devices > 0 => {
+                vacant.insert(Devices::One(online));
+                return Entered::New;
+            }
+            Entry::Vacant(_) => return Entered::TooMany,
+            Entry::Occupied(occupied) => occupied.into_mut(),
+        };
+        if let Some(known) = devices.all_mut().iter_mut().find(|known| known.device == *device) {
+            return Entered::Replaced(std::mem::replace(&mut known.conn, conn));
         }
-        if devices.len() >= self.max_devices {
+        if devices.all().len() >= self.max_devices {
             return Entered::TooMany;
         }
-        // Nearly every user has one device: no room for more than are there.
-        devices.reserve_exact(1);
-        devices.push(Online { device: device.clone(), conn });
+        devices.add(online);
         Entered::New
     }
 
     /// Takes a connection off the list, if the device is still listed under it.
     pub fn leave(&self, user: &UserId, conn: ConnId) {
         let mut part = self.part(user);
-        if let Entry::Occupied(mut entry) = part.entry(user.clone()) {
-            entry.get_mut().retain(|online| online.conn != conn);
-            if entry.get().is_empty() {
-                entry.remove();
-            }
+        if let Entry::Occupied(mut entry) = part.entry(user.clone())
+            && entry.get_mut().remove(conn)
+        {
+            entry.remove();
         }
     }
 
     /// Whether a device of the user is listed under this connection.
     pub fn lists(&self, user: &UserId, conn: ConnId) -> bool {
         let part = self.part(user);
-        part.get(user).is_some_and(|devices| devices.iter().any(|online| online.conn == conn))
+        part.get(user).is_some_and(|devices| devices.all().iter().any(|online| online.conn == conn))
     }
 
     /// Calls `visit` with each connection of the user.
     pub fn for_each(&self, user: &UserId, mut visit: impl FnMut(ConnId)) {
         if let Some(devices) = self.part(user).get(user) {
-            devices.iter().for_each(|online| visit(online.conn));
+            devices.all().iter().for_each(|online| visit(online.conn));
         }
     }
 

@@ -44,7 +44,7 @@ fn io_threads(store: StoreKind) -> usize {
 }
 
 /// How often cursors are written behind.
-const CURSOR_FLUSH: Duration = Duration::from_millis(50);
+const CURSOR_FLUSH: Duration = Duration::from_millis(250);
 
 /// How long cursors wait after the store has refused them.
 const CURSOR_RETRY: Duration = Duration::from_secs(1);

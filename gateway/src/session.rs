@@ -8,7 +8,8 @@ use skein_protocol::frame::Decoder;
 use skein_protocol::server::{ServerSession, server_frame};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_protocol::{DeviceId, UserId};
-use skein_transport::{ConnId, StreamId};
+use skein_transport::{ConnId, Dir, Side, StreamId};
+use thin_vec::ThinVec;
 
 use crate::bulk::{Job, Page};
 use crate::hub::id_bytes;
@@ -16,24 +17,29 @@ use crate::hub::id_bytes;
 /// Conversations that a session remembers to be behind in. Over it the client asks for all heads.
 const MAX_BEHIND: usize = 64;
 
+/// The live stream: the first that a client opens (RFC 9000 section 2.1).
+pub(crate) fn live_stream() -> StreamId {
+    StreamId::new(Side::Client, Dir::Bi, 0)
+}
+
 /// A session, from the connection on.
 pub(crate) struct Session {
     /// Its connection; a slot of the table may have been given to another one meanwhile.
     pub(crate) conn: ConnId,
     /// Who may say what now.
     pub(crate) rules: ServerSession,
-    /// The first stream that the client opened.
-    pub(crate) live: Option<StreamId>,
     /// Set by the login.
     pub(crate) who: Option<Who>,
     /// Open bulk streams, at most `max_bulk_streams`.
-    pub(crate) bulk: Vec<Bulk>,
+    pub(crate) bulk: ThinVec<Bulk>,
     /// Pushes that were left out.
     pub(crate) behind: Option<Box<Behind>>,
     /// Since when something waits for room in the outbox.
     pub(crate) stuck_since: Option<Instant>,
     /// Overflows of the shard's mailbox that this session knows of.
-    pub(crate) overflows: u64,
+    pub(crate) overflows: u32,
+    /// The client has opened the live stream.
+    pub(crate) is_open: bool,
 }
 
 /// Who logged in.
@@ -68,16 +74,16 @@ pub(crate) struct Behind {
 }
 
 impl Session {
-    pub(crate) fn new(conn: ConnId, now: Instant, overflows: u64) -> Box<Self> {
+    pub(crate) fn new(conn: ConnId, now: Instant, overflows: u32) -> Box<Self> {
         Box::new(Self {
             conn,
             rules: ServerSession::new(now),
-            live: None,
             who: None,
-            bulk: Vec::new(),
+            bulk: ThinVec::new(),
             behind: None,
             stuck_since: None,
             overflows,
+            is_open: false,
         })
     }
 

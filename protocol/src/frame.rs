@@ -10,6 +10,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
+use thin_vec::ThinVec;
 
 use crate::Code;
 
@@ -62,7 +63,7 @@ pub struct Decoder {
     current: Bytes,
     /// The start of one frame whose rest has not come, never more than that frame. A copy, because
     /// a slice of a datagram would keep the whole datagram, and a peer may send a byte in each.
-    partial: Vec<u8>,
+    partial: ThinVec<u8>,
 }
 
 impl Decoder {
@@ -117,7 +118,7 @@ impl Decoder {
             self.current.advance(prefix);
             return Ok(Some(self.current.split_to(len)));
         }
-        self.partial = self.current.to_vec();
+        self.partial = self.current[..].into();
         self.current = Bytes::new();
         Ok(None)
     }
@@ -137,7 +138,7 @@ impl Decoder {
                 return Ok(None);
             }
             if let Some((prefix, _)) = header {
-                let mut body = Bytes::from(std::mem::take(&mut self.partial));
+                let mut body = Bytes::from_owner(std::mem::take(&mut self.partial));
                 body.advance(prefix);
                 return Ok(Some(body));
             }
@@ -147,7 +148,7 @@ impl Decoder {
 
 /// Makes room for `more` bytes: doubling, so that a trickle is not copied for every byte, but not
 /// beyond `wanted`.
-fn grow(partial: &mut Vec<u8>, more: usize, wanted: usize) {
+fn grow(partial: &mut ThinVec<u8>, more: usize, wanted: usize) {
     let needed = partial.len() + more;
     if needed > partial.capacity() {
         let target = needed.max((2 * partial.len()).min(wanted));

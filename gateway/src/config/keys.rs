@@ -127,7 +127,7 @@ settings! {
         /// for each.
         max_sessions: usize = 100_000, count("sessions", 1, 16_000_000);
         /// Devices of one user that may be online at once.
-        max_devices_per_user: usize = 16, count("devices", 1, 1024);
+        max_devices_per_user: usize = 16, count("devices", 1, 16_384);
         /// Connections whose handshake is not finished, in all. Further ones are refused;
         /// before that, clients must prove their address.
         max_handshakes: usize = 4096, count("handshakes", 16, 1_000_000);

@@ -6,20 +6,19 @@ use skein_protocol::cursor::Mark;
 use skein_protocol::frame::encode_into;
 use skein_protocol::server::{Close, Event};
 use skein_protocol::wire::{self, server_frame::Kind};
-use skein_transport::{Io, Read, StreamId, WriteError};
+use skein_transport::{Io, Read, WriteError};
 
 use super::pages::give_up_pages;
 use super::{Gateway, origin};
 use crate::hub::conversation_of;
 use crate::lane::{Command, CursorKind};
-use crate::session::{Behind, Session};
+use crate::session::{Behind, Session, live_stream};
 
 impl Gateway {
     pub(super) fn read_live(
         &mut self,
         io: &mut Io<'_>,
         session: &mut Session,
-        stream: StreamId,
     ) -> Result<(), Close> {
         loop {
             let is_all = self.pump(io, session)?;
@@ -31,7 +30,7 @@ impl Gateway {
                 // QUIC took the answers, so there is room for more.
                 continue;
             }
-            match io.read(session.conn, stream) {
+            match io.read(session.conn, live_stream()) {
                 Read::Chunk(chunk) => session.rules.handle_bytes(chunk, io.now()),
                 Read::Blocked => return Ok(()),
                 Read::Fin => return Err(Close::new(Code::Ok)),
@@ -154,8 +153,10 @@ impl Gateway {
 
 /// Writes to the live stream. What does not fit ends the session: room was left for it.
 pub(super) fn write_live(io: &mut Io<'_>, session: &Session, frame: Bytes) -> Result<(), Close> {
-    let Some(live) = session.live else { return Ok(()) };
-    match io.write(session.conn, live, frame) {
+    if !session.is_open {
+        return Ok(());
+    }
+    match io.write(session.conn, live_stream(), frame) {
         Ok(()) | Err(WriteError::Closed) => Ok(()),
         Err(WriteError::Full) => Err(Close::new(Code::SlowConsumer)),
     }

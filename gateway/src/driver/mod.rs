@@ -27,7 +27,7 @@ use skein_transport::{CloseReason, ConnId, Dir, Driver, Io, StreamId, VarInt};
 use crate::hub::Hub;
 use crate::lane::{Command, Origin};
 use crate::mail::{Drain, Mail};
-use crate::session::{Bulk, BulkState, Session};
+use crate::session::{Bulk, BulkState, Session, live_stream};
 use crate::settings::Settings;
 use live::write_live;
 
@@ -164,10 +164,7 @@ impl Gateway {
                 other => bulk.state = other,
             }
         }
-        match session.live {
-            Some(live) => self.read_live(io, session, live),
-            None => Ok(()),
-        }
+        if session.is_open { self.read_live(io, session) } else { Ok(()) }
     }
 
     fn send_away(io: &mut Io<'_>, session: &Session, drain: Drain) -> Result<(), Close> {
@@ -202,8 +199,8 @@ impl Driver for Gateway {
                     "unidirectional streams are not used",
                 ));
             }
-            if session.live.is_none() {
-                session.live = Some(stream);
+            if stream == live_stream() {
+                session.is_open = true;
             } else if session.bulk.len() < max_bulk {
                 io.set_priority(conn, stream, BULK_PRIORITY);
                 session.bulk.reserve_exact(1);
@@ -220,8 +217,8 @@ impl Driver for Gateway {
     fn on_readable(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
         self.with(io, conn, |gateway, io, session| {
             gateway.notice_overflow(io, session)?;
-            if session.live == Some(stream) {
-                gateway.read_live(io, session, stream)
+            if stream == live_stream() {
+                gateway.read_live(io, session)
             } else {
                 gateway.read_bulk(io, session, stream)
             }
@@ -234,7 +231,7 @@ impl Driver for Gateway {
 
     fn on_stopped(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId, _code: VarInt) {
         self.with(io, conn, |_, io, session| {
-            if session.live == Some(stream) {
+            if stream == live_stream() {
                 let reason = "the live stream was stopped";
                 return Err(Close::because(Code::ProtocolViolation, reason));
             }
