@@ -173,6 +173,7 @@ impl Out<'_, '_> {
         self.counters("messages", "Messages", messages.map(|(s, n)| (state(s), n)))?;
         let wrong = [
             ("lost", found.lost),
+            ("unchecked", found.unchecked),
             ("duplicated", found.duplicated),
             ("reordered", found.reordered),
             ("corrupted", found.corrupted),

@@ -97,6 +97,7 @@ enum Whole {
     Reordered,
     Corrupted,
     FalseAcks,
+    Unchecked,
     Foreign,
     Recovered,
     GatewayBytes,
@@ -133,7 +134,7 @@ const TALLIES: [(&str, Tally); 6] = [
     ("rate", Tally::Rate),
 ];
 
-const WHOLES: [(&str, Whole); 17] = [
+const WHOLES: [(&str, Whole); 18] = [
     ("connected", Whole::Connected),
     ("peak", Whole::Peak),
     ("lowest", Whole::Lowest),
@@ -143,6 +144,7 @@ const WHOLES: [(&str, Whole); 17] = [
     ("acked", Whole::Acked),
     ("delivered", Whole::Delivered),
     ("lost", Whole::Lost),
+    ("unchecked", Whole::Unchecked),
     ("duplicated", Whole::Duplicated),
     ("reordered", Whole::Reordered),
     ("corrupted", Whole::Corrupted),
@@ -320,6 +322,7 @@ impl Whole {
             Self::Reordered => found.reordered,
             Self::Corrupted => found.corrupted,
             Self::FalseAcks => found.false_acks,
+            Self::Unchecked => found.unchecked,
             Self::Foreign => found.foreign,
             Self::Recovered => found.recovered,
             Self::GatewayBytes => return outcome.target.as_ref()?.bytes_per_session,

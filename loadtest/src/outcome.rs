@@ -237,8 +237,11 @@ pub struct Correctness {
     pub acked: u64,
     /// Deliveries of messages of this run: one for each message and receiving session.
     pub delivered: u64,
-    /// Deliveries of acknowledged messages that never came.
+    /// Deliveries of acknowledged messages that never came, to sessions that were there.
     pub lost: u64,
+    /// The same to sessions that were not connected when the run ended: they may be in the log.
+    #[serde(default)]
+    pub unchecked: u64,
     /// Deliveries that came again to a session that had them.
     pub duplicated: u64,
     /// Deliveries that came behind a later one of the same conversation.
@@ -583,6 +586,7 @@ impl Correctness {
         self.acked += other.acked;
         self.delivered += other.delivered;
         self.lost += other.lost;
+        self.unchecked += other.unchecked;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
@@ -591,9 +595,15 @@ impl Correctness {
         self.recovered += other.recovered;
     }
 
-    /// Whether every message was treated as it must be.
+    /// Whether every message is known to have been treated as it must be.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.false_acks == 0
+        self.lost
+            + self.unchecked
+            + self.duplicated
+            + self.reordered
+            + self.corrupted
+            + self.false_acks
+            == 0
     }
 }
 

@@ -35,13 +35,14 @@ pub struct Figure {
 /// better, and whether it is judged.
 type Taken = (&'static str, fn(&Summary) -> Option<f64>, Better, bool);
 
-const WHOLE: [Taken; 13] = [
+const WHOLE: [Taken; 14] = [
     ("connected", |run| Some(run.connected as f64), Better::Higher, true),
     ("rate_per_second", |run| wrote(run, run.rate_per_second), Better::Higher, true),
     ("delivered_per_second", |run| wrote(run, run.delivered_per_second), Better::Higher, true),
     ("sessions_lost", |run| Some(run.sessions_lost as f64), Better::Lower, true),
     ("sessions_failed", |run| Some(run.sessions_failed as f64), Better::Lower, true),
     ("lost", |run| wrote(run, run.lost as f64), Better::Zero, true),
+    ("unchecked", |run| wrote(run, run.unchecked as f64), Better::Zero, true),
     ("duplicated", |run| wrote(run, run.duplicated as f64), Better::Zero, true),
     ("reordered", |run| wrote(run, run.reordered as f64), Better::Zero, true),
     ("corrupted", |run| wrote(run, run.corrupted as f64), Better::Zero, true),

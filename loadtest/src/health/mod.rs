@@ -15,7 +15,7 @@ mod scrape;
 mod target;
 mod watch;
 
-pub use rules::{Evidence, reasons};
+pub use rules::{Evidence, busy_stretches, reasons};
 pub use scrape::{NoFigures, figures};
 pub use target::{Scraped, Target};
 pub use watch::Watch;

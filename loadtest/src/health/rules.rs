@@ -33,6 +33,9 @@ pub struct Evidence<'a> {
     pub measured: &'a Recording,
     /// The whole run.
     pub points: &'a [Point],
+    /// Of a ramp: which of its measured stretches were good, in their order. Figures come from those
+    /// alone.
+    pub good: &'a [bool],
     /// Sessions that could not even be begun.
     pub not_begun: u64,
     /// Descriptors that this program may have.
@@ -51,7 +54,7 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
         dropped(evidence.measured),
         late(evidence.measured, evidence.plan),
         standstill(&measured, evidence.plan),
-        processor(evidence.points, &evidence.plan.bounds),
+        processor(evidence),
         sockets(&measured),
         memory(evidence.points),
         swapping(&measured),
@@ -107,8 +110,19 @@ fn standstill(measured: &[&Health], plan: &Plan) -> Option<Reason> {
     reason(ReasonKind::LateSchedule, detail)
 }
 
-/// Over each stretch of measured seconds: one in most runs, a step each in a ramp.
-fn processor(points: &[Point], bounds: &Bounds) -> Option<Reason> {
+/// Of the stretches whose figures count: all of them in most runs, the good steps of a ramp.
+fn processor(evidence: &Evidence<'_>) -> Option<Reason> {
+    let good = evidence.good;
+    let counts = |at: usize| !good.contains(&true) || good.get(at) == Some(&true);
+    let busy = busy_stretches(evidence.points, &evidence.plan.bounds);
+    let counted = busy.into_iter().enumerate().filter(|(at, _)| counts(*at));
+    let worst = counted.filter_map(|(_, busy)| busy).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    reason(ReasonKind::GeneratorCpu, worst.1)
+}
+
+/// For each stretch of measured seconds (one in most runs, a step each in a ramp) in which a thread
+/// of the generator was too busy: how busy, and that in words.
+pub fn busy_stretches(points: &[Point], bounds: &Bounds) -> Vec<Option<(f64, String)>> {
     let stretches = points.chunk_by(|a, b| a.phase == b.phase);
     let measured = stretches.filter(|one| one[0].phase == Phase::Measured);
     let mean = |stretch: &[Point], part: fn(&Health) -> f64| {
@@ -116,22 +130,24 @@ fn processor(points: &[Point], bounds: &Bounds) -> Option<Reason> {
         let sum: f64 = stretch.iter().map(|point| part(&point.health) * weight(point)).sum();
         sum / stretch.iter().map(weight).sum::<f64>()
     };
-    let busiest = measured
-        .map(|one| (mean(one, |h| h.busiest_shard), mean(one, |h| h.starved_shard)))
-        .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    if busiest.0 <= bounds.shard_cpu {
-        return None;
-    }
-    let detail = format!(
-        "a thread of the generator used {} of a core; {} is the limit{}",
-        percent(busiest.0),
-        percent(bounds.shard_cpu),
-        match busiest.1 > 0.05 {
-            true => format!(" (and one waited for a core {} of the time)", percent(busiest.1)),
-            false => String::new(),
-        }
-    );
-    reason(ReasonKind::GeneratorCpu, detail)
+    let judged = measured.map(|one| {
+        let busiest = mean(one, |health| health.busiest_shard);
+        let starved = mean(one, |health| health.starved_shard);
+        (busiest > bounds.shard_cpu).then(|| {
+            let waited = match starved > 0.05 {
+                true => format!(" (and one waited for a core {} of the time)", percent(starved)),
+                false => String::new(),
+            };
+            let (used, limit) = (percent(busiest), percent(bounds.shard_cpu));
+            (
+                busiest,
+                format!(
+                    "a thread of the generator used {used} of a core; {limit} is the limit{waited}"
+                ),
+            )
+        })
+    });
+    judged.collect()
 }
 
 fn sockets(measured: &[&Health]) -> Option<Reason> {
@@ -229,6 +245,7 @@ mod tests {
             plan: sample::empty().plan,
             measured,
             points: (0..12).map(point).collect(),
+            good: Vec::new(),
             not_begun: 0,
         };
         change(&mut case);
@@ -236,6 +253,7 @@ mod tests {
             plan: &case.plan,
             measured: &case.measured,
             points: &case.points,
+            good: &case.good,
             not_begun: case.not_begun,
             max_files: Some(1024),
         };
@@ -248,6 +266,7 @@ mod tests {
         plan: Plan,
         measured: Recording,
         points: Vec<Point>,
+        good: Vec<bool>,
         not_begun: u64,
     }
 
@@ -298,6 +317,16 @@ mod tests {
             case.points[7..].iter_mut().for_each(|point| point.health.busiest_shard = 0.99);
         });
         assert_eq!(step, [ReasonKind::GeneratorCpu]);
+        let second = |good: [bool; 2]| {
+            with(|case| {
+                case.points[6].phase = Phase::WarmUp;
+                case.points[7..].iter_mut().for_each(|point| point.health.busiest_shard = 0.99);
+                case.good = good.to_vec();
+            })
+        };
+        assert_eq!(second([true, true]), [ReasonKind::GeneratorCpu]);
+        assert_eq!(second([true, false]), [], "its figures are not used");
+        assert_eq!(second([false, false]), [ReasonKind::GeneratorCpu], "no figures are good");
         let allowed = with(|case| {
             all(0.97)(case);
             case.plan.bounds.shard_cpu = 0.98;

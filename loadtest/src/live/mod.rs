@@ -97,6 +97,7 @@ fn faults(snapshot: &Snapshot) -> Option<String> {
     let found = &snapshot.correctness;
     let all = [
         ("lost", found.lost),
+        ("unchecked", found.unchecked),
         ("duplicated", found.duplicated),
         ("reordered", found.reordered),
         ("corrupted", found.corrupted),

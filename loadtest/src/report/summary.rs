@@ -72,8 +72,12 @@ pub struct Summary {
     pub acked: u64,
     /// Messages that arrived, once for each receiving session, in the whole run.
     pub delivered: u64,
-    /// Arrivals of acknowledged messages that are missing.
+    /// Arrivals of acknowledged messages that are missing at sessions that were there.
     pub lost: u64,
+    /// Arrivals of acknowledged messages at sessions that were not connected when the run ended.
+    /// Whether they are lost is not known, so the run does not pass.
+    #[serde(default)]
+    pub unchecked: u64,
     /// Arrivals at a session that had the message already.
     pub duplicated: u64,
     /// Arrivals behind a later message of the same conversation.
@@ -304,6 +308,7 @@ impl Summary {
             acked: found.acked,
             delivered: found.delivered,
             lost: found.lost,
+            unchecked: found.unchecked,
             duplicated: found.duplicated,
             reordered: found.reordered,
             corrupted: found.corrupted,
@@ -373,9 +378,10 @@ impl Summary {
     }
 
     /// Counters of messages that were not treated as they must be, with their names.
-    pub fn faults(&self) -> [(&'static str, u64); 5] {
+    pub fn faults(&self) -> [(&'static str, u64); 6] {
         [
             ("lost", self.lost),
+            ("unchecked", self.unchecked),
             ("duplicated", self.duplicated),
             ("reordered", self.reordered),
             ("corrupted", self.corrupted),

@@ -326,10 +326,19 @@ impl Conductor {
     fn judge(&mut self) {
         let ends = self.collected.sum().tally.ends;
         let open_files = Machine::look().open_files;
+        let good: Vec<bool> = self.steps.iter().map(|step| step.broken.is_empty()).collect();
+        let busy = health::busy_stretches(&self.collected.timeline, &self.plan.bounds);
+        for (step, busy) in self.steps.iter_mut().zip(busy) {
+            // The figures are of the steps before it; but then it says nothing of the target.
+            if let Some((_, detail)) = busy.filter(|_| !step.broken.is_empty()) {
+                step.broken.push(format!("generator_cpu: {detail}"));
+            }
+        }
         let found = health::reasons(&Evidence {
             plan: &self.plan,
             measured: &self.collected.measured,
             points: &self.collected.timeline,
+            good: &good,
             not_begun: ends.get(&Failure::CannotDial).copied().unwrap_or(0),
             max_files: open_files.and_then(|limits| limits.soft),
         });

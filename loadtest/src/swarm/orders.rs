@@ -2,7 +2,7 @@
 
 use skein_transport::Io;
 
-use super::session::{Job, NONE, State};
+use super::session::{Job, Line, NONE, Session, State};
 use super::shard::{SWEEP_EVERY, Shard};
 use super::traffic::ENDLESS;
 use super::{CutHow, Order};
@@ -109,7 +109,8 @@ impl Shard {
             let mut expired = Vec::new();
             let ledger = &mut self.book.ledger;
             channel.stream.expire(Nanos::MAX, ledger, |times| expired.push(times));
-            channel.stream.close(ledger);
+            let away = receivers_away(channel.line, &self.lines, &self.sessions);
+            channel.stream.close(away, ledger);
             for times in expired {
                 self.book.failure(Operation::SendAck, times.intended, Failure::TimedOut);
             }
@@ -151,4 +152,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// Receivers of what a line writes that are not connected.
+fn receivers_away(writer: u32, lines: &[Line], sessions: &[Session]) -> u32 {
+    let Line { first, count, .. } = lines[writer as usize];
+    let others = (first..first + count).filter(|line| *line != writer);
+    let away = |line: &u32| sessions[lines[*line as usize].session as usize].state != State::Live;
+    others.filter(away).count() as u32
 }

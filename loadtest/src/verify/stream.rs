@@ -240,10 +240,19 @@ impl Stream {
         self.drop_final();
     }
 
-    /// The end: what is acknowledged and missing is lost.
-    pub fn close(&mut self, ledger: &mut Ledger) {
+    /// The end: what is acknowledged and missing is lost, but for what the `away` receivers that are
+    /// not connected now may have missed.
+    pub fn close(&mut self, away: u32, ledger: &mut Ledger) {
         self.expire(Nanos::MAX, ledger, drop);
+        let acked = self.entries.iter().filter(|entry| entry.state == State::Acked);
+        let mut unchecked: u64 = acked.map(|entry| u64::from(entry.missing.min(away))).sum();
         self.give_up(Nanos::MAX, ledger);
+        if away >= self.receivers {
+            // Also what was given up before: nobody is there to whom it could have come.
+            unchecked = u64::from(self.given_up);
+        }
+        ledger.found.lost -= unchecked;
+        ledger.found.unchecked += unchecked;
     }
 
     /// Message `counter` came to a receiver, at `seq`, which that receiver did not have before.

@@ -189,7 +189,7 @@ proptest! {
         answered += world.inbound.len() as u64;
         world.finish();
         prop_assert_eq!((world.ledger.open_acks, world.ledger.open_deliveries), (0, 0));
-        world.stream.close(&mut world.ledger);
+        world.stream.close(0, &mut world.ledger);
         let found = world.ledger.found;
         prop_assert!(found.is_clean() && found.foreign == 0, "{found:?}");
         prop_assert_eq!(found.acked, answered);
@@ -226,7 +226,7 @@ proptest! {
             twice += if *fault == 1 { all } else { 0 };
             swapped += if *fault == 2 { all } else { 0 };
         }
-        world.stream.close(&mut world.ledger);
+        world.stream.close(0, &mut world.ledger);
         let found = world.ledger.found;
         prop_assert_eq!((found.lost, found.duplicated, found.reordered), (lost, twice, swapped));
         prop_assert_eq!(found.false_acks, 0);
@@ -268,7 +268,7 @@ fn an_acknowledged_message_that_is_never_stored_is_lost() {
     let counter = world.write();
     world.stream.acked(counter, 1, &mut world.ledger);
     assert_eq!(world.ledger.open_deliveries, 2);
-    world.stream.close(&mut world.ledger);
+    world.stream.close(0, &mut world.ledger);
     assert_eq!((world.ledger.found.lost, world.ledger.open_deliveries), (2, 0));
 }
 
@@ -292,6 +292,37 @@ fn numbers_against_the_order_of_writing_are_found() {
     assert_eq!(world.ledger.found.reordered, 1);
 }
 
+/// Messages that are acknowledged and not pushed, written one nanosecond after the other.
+fn acknowledge(world: &mut World, count: u64) {
+    for n in 0..count {
+        let times = Times { intended: n, sent: n };
+        world.stream.sent(times, &mut world.ledger);
+        world.stream.acked(n as u32, n + 1, &mut world.ledger);
+    }
+}
+
+#[test]
+fn what_a_receiver_missed_that_is_away_at_the_end_is_unchecked() {
+    let mut world = World::new(2);
+    acknowledge(&mut world, 3);
+    // One receiver has the first, nobody has the others; one of the two is away.
+    world.stream.arrived(0, 1, &mut world.ledger);
+    world.stream.give_up(1, &mut world.ledger);
+    assert_eq!(world.ledger.found.lost, 1, "given up while the run goes on");
+    world.stream.close(1, &mut world.ledger);
+    assert_eq!((world.ledger.found.lost, world.ledger.found.unchecked), (3, 2));
+    assert!(!world.ledger.found.is_clean());
+}
+
+#[test]
+fn when_nobody_is_there_nothing_counts_as_lost() {
+    let mut world = World::new(1);
+    acknowledge(&mut world, 3);
+    world.stream.give_up(1, &mut world.ledger);
+    world.stream.close(1, &mut world.ledger);
+    assert_eq!((world.ledger.found.lost, world.ledger.found.unchecked), (0, 3));
+}
+
 #[test]
 fn what_comes_after_it_was_given_up_is_not_lost() {
     let mut world = World::new(1);
@@ -299,7 +330,7 @@ fn what_comes_after_it_was_given_up_is_not_lost() {
     world.stream.give_up(2, &mut world.ledger);
     assert_eq!(world.ledger.found.lost, 1);
     world.finish();
-    world.stream.close(&mut world.ledger);
+    world.stream.close(0, &mut world.ledger);
     assert_eq!((world.ledger.found.lost, world.ledger.found.delivered), (0, 3));
     assert!(world.ledger.found.is_clean());
 }

@@ -247,6 +247,7 @@ fn trouble(summary: &Summary) -> Markup {
         .collect();
     let messages = [
         ("lost", summary.lost, "acknowledged, and never arrived"),
+        ("unchecked", summary.unchecked, "acknowledged, and the receiver was away at the end"),
         ("duplicated", summary.duplicated, "arrived again"),
         ("reordered", summary.reordered, "arrived behind a later one"),
         ("corrupted", summary.corrupted, "arrived changed"),
