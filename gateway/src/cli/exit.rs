@@ -13,7 +13,7 @@ pub enum Failure {
     Configuration(String),
     /// Exit status 1.
     Failed(String),
-    /// Exit status 4: the cluster's schema is not what this program needs.
+    /// Exit status 4: the cluster's schema or the machine is not what this program needs.
     Unfit(String),
 }
 

@@ -6,6 +6,7 @@
 
 pub mod banner;
 mod config;
+mod doctor;
 mod exit;
 mod log;
 mod schema;
@@ -25,7 +26,7 @@ Exit status:
   1    something failed; the last line on standard error says what
   2    the command line is wrong
   3    the configuration is wrong: file, environment, or a value given by a flag
-  4    `schema`: what is in the cluster is not what this program needs
+  4    `schema`, `doctor`: the cluster or this machine is not what is needed
   130  ended by a second SIGINT before the stop was complete (143: SIGTERM)";
 
 /// The Skein gateway: instant messages over QUIC.
@@ -52,6 +53,14 @@ enum Command {
     /// Check a configuration file, or print one with every key and its default.
     #[command(subcommand)]
     Config(config::Command),
+    /// Tell whether this machine is fit for what the configuration promises, and what mends it.
+    ///
+    /// Looks at memory, descriptors, buffers of UDP, the firewall, cores, clock, and at the disk
+    /// under the data folder, in which it times a few writes. Changes nothing. Run it as the user
+    /// and with the limits of the service: `sudo systemd-run --pipe -p User=skein
+    /// -p LimitNOFILE=65536 skein doctor --config FILE`.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Args),
     /// Make, check or print the tables of a store in a cluster.
     #[command(subcommand, after_help = EXIT_CODES)]
     Schema(schema::Command),
@@ -69,6 +78,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Schema(command) => schema::run(&command),
         Command::Token(args) => token::run(&args),
         Command::Version => exit::print(&format!("skein {}\n", env!("CARGO_PKG_VERSION"))),

@@ -72,6 +72,7 @@ fn every_command_explains_itself() {
         &["config"],
         &["config", "check"],
         &["config", "default"],
+        &["doctor"],
         &["schema"],
         &["schema", "print"],
         &["schema", "apply"],
@@ -187,6 +188,35 @@ fn the_check_reads_the_files_that_are_named() {
     assert_eq!(ran.status, 3);
     assert!(ran.err.contains("dev/key.pem: does not go with dev/ca.pem"), "{}", ran.err);
     assert!(ran.err.contains("dev/token-key.pem: holds a private key"), "{}", ran.err);
+}
+
+#[test]
+fn the_doctor_looks_and_changes_nothing() {
+    let shell = Shell::new();
+    let args = ["doctor", "--data", "not/yet", "--sessions", "10"];
+    let ran = shell.run(&[&args[..], &["--json"]].concat());
+    let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    // What it finds is up to the machine that the test runs on.
+    assert_eq!(said["fit"].as_bool().unwrap(), ran.status == 0, "{}", ran.err);
+    assert!([0, 4].contains(&ran.status), "{}", ran.err);
+    let checks: Vec<_> = said["findings"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = checks.iter().map(|found| found["check"].as_str().unwrap()).collect();
+    for name in ["memory", "open_files", "udp_receive_buffer", "data_folder", "disk_sync"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let text = shell.run(&args);
+    assert_eq!(text.status, ran.status);
+    assert!(text.out.contains("disk_room"), "{}", text.out);
+    assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 0);
+
+    // No machine is fit for as many.
+    let ran = shell.run(&["doctor", "--sessions", "1000000000000"]);
+    assert_eq!(ran.status, 4);
+    assert!(ran.out.contains("BAD     memory"), "{}", ran.out);
+    assert!(ran.err.contains("not fit: memory"), "{}", ran.err);
+
+    let ran = shell.run(&["doctor", "--set", "lanes=0"]);
+    assert_eq!(ran.status, 3);
 }
 
 #[test]

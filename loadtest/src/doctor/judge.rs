@@ -1,9 +1,6 @@
 //! What a run needs, against what the machine has.
 
-use std::time::Duration;
-
-use super::machine::Machine;
-use super::{Finding, Level};
+use skein_machine::{Checks, Finding, Level, Machine, bytes};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -18,9 +15,10 @@ const PROCESS_BYTES: u64 = 256 * MIB;
 const SOCKET_BUFFER: u64 = 4 * MIB;
 /// Descriptors of a process beside its sockets: report, log, poller, store.
 const OTHER_FILES: u64 = 256;
-/// A clock that takes longer is one that the kernel asks a device for. Each message reads it
-/// several times.
-const SLOW_CLOCK: Duration = Duration::from_nanos(500);
+/// Why small buffers matter.
+const DROPS: &str = "The kernel drops datagrams that find the buffer full. QUIC repairs that with a \
+                     timeout, which shows as latency that is not the gateway's; the run may be \
+                     invalid.";
 
 /// What a run asks of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +33,32 @@ pub struct Need {
 
 /// Every check, in the order of what ends a run first.
 pub fn examine(machine: &Machine, need: &Need) -> Vec<Finding> {
+    let checks = Checks { machine, sysctl_file: "90-skein-load.conf" };
+    let sockets = need.shards.max(1);
+    let sides = if need.local_gateway { 2 } else { 1 };
+    let cores = if need.local_gateway { need.shards + 1 } else { need.shards };
+    let files = need.shards.saturating_add(OTHER_FILES);
     vec![
         memory(machine, need),
-        open_files(machine, need),
-        buffer("udp_receive_buffer", "net.core.rmem_max", machine.receive_buffer),
-        buffer("udp_send_buffer", "net.core.wmem_max", machine.send_buffer),
-        udp_memory(machine, need),
+        checks.open_files(
+            files,
+            format!("{files} (a socket a thread carries all of its sessions)"),
+            "A thread that gets no socket cannot start.",
+        ),
+        checks.receive_buffer(SOCKET_BUFFER, DROPS),
+        checks.send_buffer(SOCKET_BUFFER, DROPS),
+        checks.udp_memory(sides * sockets, SOCKET_BUFFER),
         ports(machine, need),
-        conntrack(machine, need),
-        cores(machine, need),
-        clock(machine),
+        checks.conntrack(sockets, format!("{sockets} places (one a thread)")),
+        checks.cores(
+            cores,
+            format!("{cores} (a core for each of {} threads, the rest)", need.shards),
+            "Generator and gateway take turns on a core, so the highest rate is less than either \
+             could do, and waiting for the core counts as latency.",
+        ),
+        checks.clock(
+            "Every message reads the clock several times; a slow one takes the generator's time.",
+        ),
     ]
 }
 
@@ -57,10 +71,6 @@ fn memory(machine: &Machine, need: &Need) -> Finding {
         GENERATOR_BYTES_PER_SESSION
     };
     let needed = base.saturating_add(each.saturating_mul(need.connections));
-    let free = match (machine.memory_available, machine.memory_group_left) {
-        (Some(machine), Some(group)) => Some(machine.min(group)),
-        (one, other) => one.or(other),
-    };
     let side = if need.local_gateway { "generator and gateway" } else { "the generator" };
     let wanted = format!(
         "{} for {} sessions ({} each on {side})",
@@ -68,10 +78,10 @@ fn memory(machine: &Machine, need: &Need) -> Finding {
         need.connections,
         bytes(each)
     );
-    let Some(free) = free else { return unknown("memory", wanted) };
+    let Some(free) = machine.memory_free() else { return Finding::unknown("memory", wanted) };
     let found = format!("{} free", bytes(free));
     if free >= needed {
-        return good("memory", found, wanted);
+        return Finding::good("memory", found, wanted);
     }
     let fits = free.saturating_sub(base) / each;
     let mut fix = vec![format!("skein-load hold --connections {fits}")];
@@ -89,79 +99,14 @@ fn memory(machine: &Machine, need: &Need) -> Finding {
     }
 }
 
-fn open_files(machine: &Machine, need: &Need) -> Finding {
-    let needed = need.shards.saturating_add(OTHER_FILES);
-    let wanted = format!("{needed} (a socket a thread carries all of its sessions)");
-    let Some(limit) = machine.open_files else { return unknown("open_files", wanted) };
-    let found = match limit.soft {
-        Some(soft) => format!("{soft} descriptors"),
-        None => "no limit".into(),
-    };
-    if limit.soft.is_none_or(|soft| soft >= needed) {
-        return good("open_files", found, wanted);
-    }
-    let raise = needed.max(4096);
-    let mut fix = vec![format!("ulimit -n {raise}")];
-    if limit.hard.is_some_and(|hard| hard < raise) {
-        fix = vec![format!("sudo prlimit --pid $$ --nofile={raise}:{raise}")];
-    }
-    Finding {
-        check: "open_files",
-        level: Level::Bad,
-        found,
-        needed: wanted,
-        why: "A thread that gets no socket cannot start.",
-        fix,
-    }
-}
-
-fn buffer(check: &'static str, key: &str, found: Option<u64>) -> Finding {
-    let wanted = format!("{key} = {SOCKET_BUFFER}");
-    let Some(found) = found else { return unknown(check, wanted) };
-    let shown = format!("{found} bytes");
-    if found >= SOCKET_BUFFER {
-        return good(check, shown, wanted);
-    }
-    Finding {
-        check,
-        level: Level::Advice,
-        found: shown,
-        needed: wanted,
-        why: "The kernel drops datagrams that find the buffer full. QUIC repairs that with a \
-              timeout, which shows as latency that is not the gateway's; the run may be invalid.",
-        fix: sysctl(key, SOCKET_BUFFER),
-    }
-}
-
-fn udp_memory(machine: &Machine, need: &Need) -> Finding {
-    let sides = if need.local_gateway { 2 } else { 1 };
-    // The kernel counts a datagram with its bookkeeping, about twice its bytes.
-    let needed = sides * need.shards.max(1).saturating_mul(4 * SOCKET_BUFFER);
-    let wanted = format!("{} for the sockets' buffers", bytes(needed));
-    let Some(found) = machine.udp_memory else { return unknown("udp_memory", wanted) };
-    let shown = format!("{} for all sockets", bytes(found));
-    if found >= needed {
-        return good("udp_memory", shown, wanted);
-    }
-    let pages = needed.div_ceil(4096);
-    Finding {
-        check: "udp_memory",
-        level: Level::Advice,
-        found: shown,
-        needed: wanted,
-        why: "Above it the kernel drops datagrams, whatever room a socket's own buffer has.",
-        fix: vec![format!("sudo sysctl -w net.ipv4.udp_mem=\"{pages} {pages} {}\"", 2 * pages)],
-    }
-}
-
 fn ports(machine: &Machine, need: &Need) -> Finding {
     let needed = need.shards.max(1);
     let wanted = format!("{needed} (one a thread, however many sessions)");
-    let Some((first, last)) = machine.ports else { return unknown("ports", wanted) };
+    let Some((first, last)) = machine.ports else { return Finding::unknown("ports", wanted) };
     let free = u64::from(last.saturating_sub(first)) + 1;
     let found = format!("{first} to {last}");
     if free >= needed {
-        return good("ports", found, wanted);
+        return Finding::good("ports", found, wanted);
     }
     Finding {
         check: "ports",
@@ -173,96 +118,12 @@ fn ports(machine: &Machine, need: &Need) -> Finding {
     }
 }
 
-fn conntrack(machine: &Machine, need: &Need) -> Finding {
-    let wanted = format!("{} places (one a thread)", need.shards.max(1));
-    let Some((count, most)) = machine.conntrack else {
-        return good("conntrack", "no firewall follows connections".into(), wanted);
-    };
-    let found = format!("{count} of {most} taken");
-    if most.saturating_sub(count) >= need.shards.max(1) {
-        return good("conntrack", found, wanted);
-    }
-    Finding {
-        check: "conntrack",
-        level: Level::Advice,
-        found,
-        needed: wanted,
-        why: "Datagrams of a connection that finds no place are dropped.",
-        fix: sysctl("net.netfilter.nf_conntrack_max", most.saturating_mul(2).max(262_144)),
-    }
-}
-
-fn cores(machine: &Machine, need: &Need) -> Finding {
-    let needed = if need.local_gateway { need.shards + 1 } else { need.shards };
-    let found = format!("{}", machine.cores);
-    let wanted = format!("{needed} (a core for each of {} threads, the rest)", need.shards);
-    if machine.cores as u64 >= needed {
-        return good("cores", found, wanted);
-    }
-    Finding {
-        check: "cores",
-        level: Level::Advice,
-        found,
-        needed: wanted,
-        why: "Generator and gateway take turns on a core, so the highest rate is less than either \
-              could do, and waiting for the core counts as latency.",
-        fix: Vec::new(),
-    }
-}
-
-fn clock(machine: &Machine) -> Finding {
-    let wanted = format!("a clock that is read in less than {} ns", SLOW_CLOCK.as_nanos());
-    let name = machine.clock_source.as_deref().unwrap_or("the system's clock");
-    let found = format!("{name}, read in {} ns", machine.clock_read.as_nanos());
-    if machine.clock_read < SLOW_CLOCK {
-        return good("clock", found, wanted);
-    }
-    // In the order of what is read fastest.
-    let better = ["tsc", "kvm-clock", "arch_sys_counter"]
-        .into_iter()
-        .find(|better| machine.clock_sources.iter().any(|source| source == better))
-        .filter(|better| machine.clock_source.as_deref() != Some(better));
-    Finding {
-        check: "clock",
-        level: Level::Advice,
-        found,
-        needed: wanted,
-        why: "Every message reads the clock several times; a slow one takes the generator's time.",
-        fix: better
-            .map(|better| {
-                format!(
-                    "echo {better} | sudo tee \
-                     /sys/devices/system/clocksource/clocksource0/current_clocksource"
-                )
-            })
-            .into_iter()
-            .collect(),
-    }
-}
-
-fn sysctl(key: &str, value: u64) -> Vec<String> {
-    vec![
-        format!("sudo sysctl -w {key}={value}"),
-        format!("echo '{key}={value}' | sudo tee -a /etc/sysctl.d/90-skein-load.conf"),
-    ]
-}
-
-fn good(check: &'static str, found: String, needed: String) -> Finding {
-    Finding { check, level: Level::Good, found, needed, why: "", fix: Vec::new() }
-}
-
-fn unknown(check: &'static str, needed: String) -> Finding {
-    let found = "this system does not say".into();
-    Finding { check, level: Level::Unknown, found, needed, why: "", fix: Vec::new() }
-}
-
-fn bytes(count: u64) -> String {
-    bytesize::ByteSize(count).display().iec().to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::OpenFiles;
+    use std::time::Duration;
+
+    use skein_machine::OpenFiles;
+
     use super::*;
 
     const GIB: u64 = 1 << 30;

@@ -53,6 +53,14 @@ impl Machine {
         }
     }
 
+    /// The least of what the machine and the control group of this process leave, bytes.
+    pub fn memory_free(&self) -> Option<u64> {
+        match (self.memory_available, self.memory_group_left) {
+            (Some(machine), Some(group)) => Some(machine.min(group)),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// What the files below `root` say.
     fn under(root: &Path) -> Self {
         let text = |path: &str| std::fs::read_to_string(root.join(path)).ok();
@@ -101,7 +109,7 @@ fn open_files(root: &Path) -> Option<OpenFiles> {
 }
 
 /// The least that any group from this process's own up to the root leaves (cgroup v2).
-pub(crate) fn memory_group_left(root: &Path) -> Option<u64> {
+pub fn memory_group_left(root: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let top = root.join("sys/fs/cgroup");
