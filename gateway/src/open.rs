@@ -117,6 +117,15 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>, OpenStoreError> {
     }
 }
 
+/// Gives the embedded store in the data folder a new epoch, and returns it.
+///
+/// # Errors
+/// See [`OpenStoreError`].
+pub fn renew_epoch(config: &Config) -> Result<u64, OpenStoreError> {
+    let folder = config.data.join("store");
+    Ok(EmbeddedStore::renew_epoch(folder, &embedded_options(&config.store))?)
+}
+
 fn embedded_options(store: &StoreConfig) -> EmbeddedOptions {
     EmbeddedOptions {
         cache_bytes: store.cache_bytes,

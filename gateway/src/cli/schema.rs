@@ -7,8 +7,8 @@ use skein_storage::scylla::schema::{self, SchemaError, SchemaOptions, ServerKind
 use super::Failure;
 use super::exit::print;
 use super::settings::Settings;
-use crate::config::Config;
-use crate::open::scylla_options;
+use crate::config::{Config, StoreKind};
+use crate::open::{self, scylla_options};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,7 +35,10 @@ pub(super) enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Give the keyspace a new epoch, after an older state was restored into it.
+    /// Give the store a new epoch, after an older state was restored into it.
+    ///
+    /// The store is the keyspace if the configuration names a cluster, and otherwise the one in the
+    /// data folder.
     ///
     /// Clients then see that the log is another one, throw their positions away and sync anew;
     /// without it, one that had seen more than was restored would wait for ever. Stop all gateways
@@ -86,7 +89,15 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let config = settings.load([])?.config;
             apply(&cluster_of(&config)?, &schema_options(&config, making))
         }
-        Command::RenewEpoch { settings } => renew_epoch(&cluster_of(&settings.load([])?.config)?),
+        Command::RenewEpoch { settings } => {
+            let config = settings.load([])?.config;
+            let embedded = config.store.kind == StoreKind::Embedded;
+            if embedded && config.scylla.contact_points.is_empty() {
+                renew_epoch_of_folder(&config)
+            } else {
+                renew_epoch(&cluster_of(&config)?)
+            }
+        }
         Command::Check { settings } => check(&cluster_of(&settings.load([])?.config)?),
     }
 }
@@ -124,6 +135,12 @@ fn renew_epoch(options: &ScyllaOptions) -> Result<(), Failure> {
     fit(options)?;
     let epoch = block_on(schema::renew_epoch(options))?;
     print(&format!("keyspace {} has epoch {epoch}; start the gateways\n", options.keyspace))
+}
+
+fn renew_epoch_of_folder(config: &Config) -> Result<(), Failure> {
+    let folder = &config.data;
+    let epoch = open::renew_epoch(config).map_err(|error| Failure::Failed(error.to_string()))?;
+    print(&format!("the store in {} has epoch {epoch}; start the gateway\n", folder.display()))
 }
 
 /// What is there, if a gateway could start on it.

@@ -77,6 +77,7 @@ fn every_command_explains_itself() {
         &["schema", "print"],
         &["schema", "apply"],
         &["schema", "check"],
+        &["schema", "renew-epoch"],
         &["token"],
         &["version"],
     ];
@@ -217,6 +218,15 @@ fn the_doctor_looks_and_changes_nothing() {
 
     let ran = shell.run(&["doctor", "--set", "lanes=0"]);
     assert_eq!(ran.status, 3);
+}
+
+#[test]
+fn a_new_epoch_is_for_a_store_that_is_there() {
+    let shell = Shell::new();
+    let ran = shell.run(&["schema", "renew-epoch", "--data", "nowhere"]);
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("cannot find a store in nowhere/store"), "{}", ran.err);
+    assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -127,6 +127,20 @@ impl EmbeddedStore {
         Ok(Self { folder: folder.into(), epoch, jobs: Some(jobs), reads, counters, writer })
     }
 
+    /// Gives the store in `folder` a new epoch, and returns it. To be done after an older state was put
+    /// back there: clients then throw their positions away, where otherwise one that had seen more
+    /// than was put back would wait for ever.
+    ///
+    /// # Errors
+    /// [`OpenError`]; also if there is no store, or somebody has it open.
+    pub fn renew_epoch(
+        folder: impl AsRef<Path>,
+        options: &EmbeddedOptions,
+    ) -> Result<u64, OpenError> {
+        options.check()?;
+        recovery::renew_epoch(folder.as_ref(), options)
+    }
+
     /// Its folder, as given to [`EmbeddedStore::open`].
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -19,6 +19,7 @@ use fjall::config::BlockSizePolicy;
 use fjall::{Database, KeyspaceCreateOptions};
 
 use super::engine::{Engine, Table, Write as Row};
+use super::lock::Lock;
 use super::options::{EmbeddedOptions, OpenError};
 use super::{keys, mend, row};
 
@@ -74,13 +75,38 @@ fn create(folder: &Path, place: &Path, options: &EmbeddedOptions) -> Result<(), 
         fs::remove_dir_all(&unfinished).map_err(failed("remove", &unfinished))?;
     }
     let engine = open_engine(&unfinished, options).map_err(|e| explain(folder, &unfinished, e))?;
-    let meta = row::MetaRow { schema: SCHEMA, epoch: rand::random() };
-    let row = Row { table: Table::Side, key: keys::META.to_vec(), value: row::encode_meta(&meta) };
-    engine.commit(vec![row], true).map_err(|e| damaged(folder, e))?;
-    engine.sync().map_err(|e| damaged(folder, e))?;
+    write_epoch(folder, &engine, rand::random())?;
     drop(engine);
     fs::rename(&unfinished, place).map_err(failed("rename", &unfinished))?;
     sync_folder(folder).map_err(failed("sync", folder))
+}
+
+/// Gives the log of the store in `folder` a new epoch, and returns it. For a store into which an older
+/// state was put back.
+pub(super) fn renew_epoch(folder: &Path, options: &EmbeddedOptions) -> Result<u64, OpenError> {
+    let place = folder.join("db");
+    if !place.try_exists().map_err(failed("look at", &place))? {
+        return Err(OpenError::Path {
+            what: "find a store in",
+            path: folder.into(),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    }
+    let lock = Lock::take(folder)?;
+    let (engine, _) = open(folder, options, lock.after_crash)?;
+    // At random: the same state may be put back a second time, and clients know what came of the first.
+    let epoch = rand::random();
+    write_epoch(folder, &engine, epoch)?;
+    drop(engine);
+    lock.leave_in_order();
+    Ok(epoch)
+}
+
+fn write_epoch(folder: &Path, engine: &Engine, epoch: u64) -> Result<(), OpenError> {
+    let meta = row::MetaRow { schema: SCHEMA, epoch };
+    let row = Row { table: Table::Side, key: keys::META.to_vec(), value: row::encode_meta(&meta) };
+    engine.commit(vec![row], true).map_err(|e| damaged(folder, e))?;
+    engine.sync().map_err(|e| damaged(folder, e))
 }
 
 fn open_engine(place: &Path, options: &EmbeddedOptions) -> Result<Engine, fjall::Error> {

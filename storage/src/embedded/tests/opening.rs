@@ -76,6 +76,23 @@ fn a_second_opening_is_told_who_has_it() {
 }
 
 #[test]
+fn a_new_epoch_leaves_the_messages_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let renew = || EmbeddedStore::renew_epoch(folder.path(), &options());
+    assert!(renew().unwrap_err().to_string().contains("cannot find a store in"));
+    let store = open(folder.path());
+    let (first, conversation) = (store.epoch(), conversation(1));
+    append_now(&store, append(conversation, 1, 3, "before")).unwrap();
+    assert!(matches!(renew(), Err(OpenError::InUse { .. })));
+    drop(store);
+    let renewed = renew().unwrap();
+    assert_ne!(renewed, first);
+    let store = open(folder.path());
+    assert_eq!(store.epoch(), renewed);
+    assert_eq!(wait(store.extent(conversation)).unwrap().head, 3);
+}
+
+#[test]
 fn a_path_that_is_no_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
