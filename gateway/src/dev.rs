@@ -133,7 +133,7 @@ impl DevFiles {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client =
             WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().ok()?;
-        let (own, above) = certificate.chain.split_first()?;
+        let (own, above) = certificate.chain().split_first()?;
         for time in [now, now + RENEW_BEFORE] {
             let time = UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).ok()?);
             for name in [ServerName::try_from("localhost").ok()?, Ipv4Addr::LOCALHOST.into()] {

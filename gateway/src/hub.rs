@@ -140,6 +140,12 @@ impl Hub {
         self.settings.store(Arc::new(settings));
     }
 
+    /// Puts other bounds in place of those of the lanes: [`LaneConfig::max_bytes`] of each, and
+    /// [`LaneConfig::patience`].
+    pub fn change_lanes(&self, max_bytes: usize, patience: u32) {
+        self.lanes.iter().for_each(|lane| lock(lane).set_bounds(max_bytes, patience));
+    }
+
     /// Takes the commands of one turn of a shard.
     pub fn command(self: &Arc<Self>, commands: Vec<(ConversationId, Command)>) {
         let now_ms = self.host.now_ms();

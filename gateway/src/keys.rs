@@ -79,22 +79,47 @@ pub(crate) enum Content {
 
 /// Every key of the configuration; at least one.
 pub(crate) fn load(auth: &AuthConfig) -> Result<Vec<VerifyKey>, AuthError> {
-    let single = auth.key_file.iter().map(TokenKey::of);
     let mut keys = Vec::new();
-    for entry in single.chain(auth.keys.iter().cloned()) {
-        let content = read(&entry.file)?;
-        let key = verify_key(&entry, content)
-            .map_err(|why| AuthError::Unusable { path: entry.file.clone(), why })?;
-        keys.push(key);
-    }
-    if let Some(path) = &auth.jwks_file {
-        keys.extend(load_jwks(path)?);
+    for (_, read) in read_all(auth) {
+        keys.extend(read?);
     }
     match keys.len() {
         0 => Err(AuthError::NoKey),
         1..=MAX_KEYS => Ok(keys),
         number => Err(AuthError::TooManyKeys(number)),
     }
+}
+
+/// Everything that is wrong with the keys, each with the key of the configuration that says so.
+pub(crate) fn check(auth: &AuthConfig) -> Vec<(&'static str, AuthError)> {
+    let (mut errors, mut keys) = (Vec::new(), 0);
+    for (name, read) in read_all(auth) {
+        match read {
+            Ok(found) => keys += found.len(),
+            Err(error) => errors.push((name, error)),
+        }
+    }
+    if keys > MAX_KEYS {
+        errors.push(("auth.keys", AuthError::TooManyKeys(keys)));
+    }
+    errors
+}
+
+/// The keys of each file, with the key of the configuration that names it.
+fn read_all(
+    auth: &AuthConfig,
+) -> impl Iterator<Item = (&'static str, Result<Vec<VerifyKey>, AuthError>)> {
+    let single = auth.key_file.iter().map(|file| ("auth.key_file", TokenKey::of(file)));
+    let several = auth.keys.iter().map(|entry| ("auth.keys", entry.clone()));
+    let pem =
+        single.chain(several).map(|(name, entry)| (name, load_one(&entry).map(|key| vec![key])));
+    let set = auth.jwks_file.iter().map(|path| ("auth.jwks_file", load_jwks(path)));
+    pem.chain(set)
+}
+
+fn load_one(entry: &TokenKey) -> Result<VerifyKey, AuthError> {
+    let content = read(&entry.file)?;
+    verify_key(entry, content).map_err(|why| AuthError::Unusable { path: entry.file.clone(), why })
 }
 
 /// Reads a key file and tells PEM from a secret.

@@ -4,20 +4,25 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::auth::Verifier;
 use crate::config::Config;
-use crate::stop::Stop;
-use crate::tls::Certificate;
+use crate::credentials::Credentials;
+use crate::log_level::LogLevel;
+use crate::reload::Source;
+use crate::stop::{Hangups, Stop};
 
 /// Everything that a gateway needs to start.
 #[derive(Debug)]
 pub struct Launch {
     /// What it was told; every value is inside its range.
     pub config: Config,
-    /// What it proves itself with.
-    pub certificate: Certificate,
-    /// Whom it believes.
-    pub verifier: Verifier,
+    /// What it proves itself with, and whom it believes.
+    pub credentials: Credentials,
+    /// Where it is told anew.
+    pub source: Source,
+    /// When it is told anew.
+    pub hangups: Hangups,
+    /// The level of its log.
+    pub log_level: LogLevel,
     /// When it ends.
     pub stop: Stop,
     /// Told once it serves.

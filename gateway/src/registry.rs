@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use skein_protocol::{DeviceId, UserId};
@@ -83,22 +84,28 @@ pub enum Entered {
 pub struct Registry {
     parts: Vec<Mutex<Part>>,
     hasher: RandomState,
-    max_devices: usize,
+    max_devices: AtomicUsize,
 }
 
 impl Registry {
     /// An empty table that lists at most `max_devices` a user.
     pub fn new(max_devices: usize) -> Self {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Self { parts, hasher: RandomState::new(), max_devices }
+        Self { parts, hasher: RandomState::new(), max_devices: max_devices.into() }
+    }
+
+    /// Lists at most so many devices a user from now on; those that are listed stay.
+    pub fn set_max_devices(&self, max_devices: usize) {
+        self.max_devices.store(max_devices, Ordering::Relaxed);
     }
 
     /// Lists a device under its connection.
     pub fn enter(&self, user: &UserId, device: &DeviceId, conn: ConnId) -> Entered {
         let mut part = self.part(user);
         let online = Online { device: device.clone(), conn };
+        let max_devices = self.max_devices.load(Ordering::Relaxed);
         let devices = match part.entry(user.clone()) {
-            Entry::Vacant(vacant) if self.max_devices > 0 => {
+            Entry::Vacant(vacant) if max_devices > 0 => {
                 vacant.insert(Devices::One(online));
                 return Entered::New;
             }
@@ -108,7 +115,7 @@ impl Registry {
         if let Some(known) = devices.all_mut().iter_mut().find(|known| known.device == *device) {
             return Entered::Replaced(std::mem::replace(&mut known.conn, conn));
         }
-        if devices.all().len() >= self.max_devices {
+        if devices.all().len() >= max_devices {
             return Entered::TooMany;
         }
         devices.add(online);

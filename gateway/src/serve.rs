@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use crate::admin::{self, Admin};
 use crate::auth::Verifier;
 use crate::config::{Config, StoreKind};
+use crate::credentials::Credentials;
 use crate::driver::Gateway;
 use crate::hub::{Host, Hub, HubParts, TICK, ticks};
 use crate::lane::LaneConfig;
@@ -27,8 +28,9 @@ use crate::launch::{Launch, Serving};
 use crate::mail::{Drain, Mail};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
+use crate::reload::{self, Reload};
 use crate::settings::{SessionLimits, Settings};
-use crate::tls::Certificate;
+use crate::tls::Certificates;
 
 /// Threads that wait for the store's reads; an embedded store has threads of its own beside them.
 const IO_THREADS: usize = 2;
@@ -105,7 +107,8 @@ pub enum ServeError {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(launch: Launch) -> Result<(), ServeError> {
-    let Launch { config, certificate, verifier, stop, ready } = launch;
+    let Launch { config, credentials, source, hangups, log_level, stop, ready } = launch;
+    let Credentials { certificates, verifier, tickets, .. } = credentials;
     let _lock = FolderLock::take(&config.data)?;
     let admin = config.admin.listen.map(admin::Listener::bind).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -125,13 +128,28 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         tracing::info!("stopped before the store was open");
         return Ok(());
     };
-    let bound = bind(&config, certificate)?;
+    let keys = Keys::load_or_create(config.data.join("transport.keys"))?;
+    let certificates = Certificates::new(certificates);
+    let engine = engine_config(&config, certificates.clone(), &keys, tickets.as_ref())
+        .map_err(ServeError::Certificate)?;
+    let bound: Bound<Mail> = Engine::bind(engine)?;
     let host = Arc::new(SystemHost { handle: runtime.handle().clone() });
     let hub = Hub::new(parts(&config, verifier, store.clone(), host, bound.mailboxes()));
     let engine = {
         let hub = hub.clone();
         bound.start(move |shard| Gateway::new(hub.clone(), shard))?
     };
+    let reload = Reload::new(reload::Parts {
+        source,
+        config: config.clone(),
+        hub: hub.clone(),
+        shards: engine.control(),
+        keys,
+        certificates,
+        log_level,
+    });
+    runtime.spawn(reload::on_hangups(hangups, reload.clone()));
+    runtime.spawn(reload::watch_certificates(reload.clone()));
     runtime.spawn(flush_cursors(hub.clone()));
     runtime.spawn(tick(hub.clone()));
     let serving = Serving {
@@ -139,13 +157,13 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         admin: admin.as_ref().map(admin::Listener::address),
     };
     if let Some(listener) = admin {
-        listener.serve(runtime.handle(), Admin::new(hub.clone(), config.clone()));
+        listener.serve(runtime.handle(), Admin::new(hub.clone(), config.clone(), reload.clone()));
     }
     tracing::info!(address = %serving.clients, "serving");
     ready.serves(serving);
     let stopped = runtime.block_on(async {
         stop.requested().await;
-        drain(&config, &hub, engine, &*store).await
+        drain(&reload.config(), &hub, engine, &*store).await
     });
     // A read that hangs must not hold the process up.
     runtime.shutdown_background();
@@ -156,15 +174,21 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     stopped
 }
 
-fn bind(config: &Config, certificate: Certificate) -> Result<Bound<Mail>, ServeError> {
-    let keys = Keys::load_or_create(config.data.join("transport.keys"))?;
-    let Certificate { chain, key } = certificate;
-    let tls = ServerTls::new(chain, key, &[ALPN], &keys, &TlsOptions::default())
-        .map_err(ServeError::Certificate)?;
-    Ok(Engine::bind(engine_config(config, tls, keys))?)
-}
-
-fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
+/// What the shards are told. `tickets` has the secret that is shared with other gateways.
+///
+/// # Errors
+/// rustls does not take what it is given.
+pub(crate) fn engine_config(
+    config: &Config,
+    certificates: Arc<Certificates>,
+    keys: &Keys,
+    tickets: Option<&Keys>,
+) -> Result<EngineConfig, rustls::Error> {
+    let keys = match tickets {
+        Some(shared) => keys.clone().with_tickets_of(shared),
+        None => keys.clone(),
+    };
+    let tls = ServerTls::with_resolver(certificates, &[ALPN], &keys, &TlsOptions::default())?;
     let shards = match config.shards as usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         shards => shards,
@@ -186,7 +210,7 @@ fn engine_config(config: &Config, tls: ServerTls, keys: Keys) -> EngineConfig {
     engine.quic.max_bidi_streams = config.limits.max_bulk_streams + 2;
     // The heartbeat evicts first; this is for what is not a session yet.
     engine.quic.idle_timeout = Some(2 * config.session.heartbeat_interval + IDLE_SLACK);
-    engine
+    Ok(engine)
 }
 
 /// Handshakes in progress on a shard, about 20 KB each, from which on addresses are checked
@@ -198,14 +222,14 @@ const IDLE_SLACK: Duration = Duration::from_secs(10);
 
 fn parts(
     config: &Config,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
     mailboxes: Vec<Mailbox<Mail>>,
 ) -> HubParts {
     let lanes = config.lanes as usize;
     HubParts {
-        settings: settings(config, Arc::new(verifier), mailboxes.len()),
+        settings: settings(config, verifier, mailboxes.len()),
         store,
         registry: Registry::new(config.limits.max_devices_per_user),
         lanes,
@@ -223,7 +247,8 @@ fn parts(
     }
 }
 
-fn settings(config: &Config, verifier: Arc<Verifier>, shards: usize) -> Settings {
+/// What sessions are held to.
+pub(crate) fn settings(config: &Config, verifier: Arc<Verifier>, shards: usize) -> Settings {
     let limits = SessionLimits {
         max_sessions: config.limits.max_sessions,
         push_bytes: config.limits.outbox_bytes / 4 * 3,

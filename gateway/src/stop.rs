@@ -1,10 +1,13 @@
 //! The wish that the gateway stops: set once, by a signal or by the code that started it, and
 //! seen by everything that must end.
 //!
+//! SIGHUP asks for something else, that the configuration is read again ([`Hangups`]); but from a
+//! terminal that goes away it means what it always meant, and asks for the stop.
+//!
 //! The first SIGINT or SIGTERM asks for a graceful stop; the second ends the process at once with
 //! 128 + the signal's number, as a shell reports it. Nothing acknowledged is lost by either.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::thread;
 
 use tokio::sync::watch;
@@ -50,34 +53,58 @@ impl Stop {
     }
 }
 
-/// A wish that SIGINT and SIGTERM make. Call it once, early: until then a signal kills.
+/// Sees how often SIGHUP has come.
+#[derive(Debug)]
+pub struct Hangups {
+    count: watch::Receiver<u64>,
+}
+
+impl Hangups {
+    /// Where no signal is listened to.
+    pub fn never() -> Self {
+        Self { count: watch::channel(0).1 }
+    }
+
+    /// Resolves when the signal has come since the last call; several are as one. `None`: it can
+    /// come no more.
+    pub async fn next(&mut self) -> Option<()> {
+        self.count.changed().await.ok()
+    }
+}
+
+/// A wish that SIGINT and SIGTERM make, and the hangups. Call it once, early: until then a signal
+/// kills.
 ///
 /// # Errors
 /// When the process cannot get a thread or listen to signals.
-pub fn on_signals() -> io::Result<Stop> {
+pub fn on_signals() -> io::Result<(Stop, Hangups)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();
         Signals::listen()?
     };
     let (handle, stop) = pair();
+    let (hangup, count) = watch::channel(0);
     thread::Builder::new().name("skein-signals".into()).spawn(move || {
         runtime.block_on(async {
-            let name = signals.next().await.0;
+            let (name, _) = signals.next_end(&hangup).await;
             tracing::info!(signal = name, "stopping; once more to end at once");
             handle.stop();
-            let (name, number) = signals.next().await;
+            let (name, number) = signals.next_end(&hangup).await;
             tracing::warn!(signal = name, "ended before the stop was complete");
             std::process::exit(128 + number);
         });
     })?;
-    Ok(stop)
+    Ok((stop, Hangups { count }))
 }
 
 #[cfg(unix)]
 struct Signals {
+    /// Standard error was a terminal at the start.
+    by_hand: bool,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -85,16 +112,27 @@ impl Signals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
+            by_hand: io::stderr().is_terminal(),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Name and number of the next signal.
-    async fn next(&mut self) -> (&'static str, i32) {
-        tokio::select! {
-            _ = self.interrupt.recv() => ("SIGINT", 2),
-            _ = self.terminate.recv() => ("SIGTERM", 15),
+    /// Name and number of the next signal to stop. Counts the others.
+    async fn next_end(&mut self, hangup: &watch::Sender<u64>) -> (&'static str, i32) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return ("SIGINT", 2),
+                _ = self.terminate.recv() => return ("SIGTERM", 15),
+                _ = self.hangup.recv() => {
+                    // One that is gone is none any more.
+                    if self.by_hand && !io::stderr().is_terminal() {
+                        return ("SIGHUP", 1);
+                    }
+                    hangup.send_modify(|count| *count += 1);
+                }
+            }
         }
     }
 }
@@ -108,7 +146,7 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) -> (&'static str, i32) {
+    async fn next_end(&mut self, _hangup: &watch::Sender<u64>) -> (&'static str, i32) {
         // Only fails where there is no console to press keys at.
         match tokio::signal::ctrl_c().await {
             Ok(()) => ("Ctrl-C", 2),

@@ -1,24 +1,30 @@
-//! PEM files -> a certificate that a gateway can show.
+//! PEM files -> certificates that a gateway can show.
+
+mod shown;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::config::{CertificateFiles, TlsConfig};
+pub use shown::Certificates;
 
 /// A certificate chain with the private key of its first certificate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The gateway's own certificate first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Key of the first one.
-    pub key: PrivateKeyDer<'static>,
-}
-
-impl Clone for Certificate {
-    fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
+    /// Where the chain was read.
+    pub file: PathBuf,
+    /// Host names that it is for, in lower case; the first label may be `*`.
+    pub names: Vec<String>,
+    /// When the first certificate of the chain to end ends.
+    pub ends: SystemTime,
+    /// Chain and key.
+    pub certified: Arc<CertifiedKey>,
 }
 
 /// Why a certificate cannot be used.
@@ -47,11 +53,66 @@ impl Certificate {
         let key_der = PrivateKeyDer::from_pem_file(key)
             .map_err(|error| problem(key, why(&error, "private key")))?;
         let provider = rustls::crypto::ring::default_provider();
-        CertifiedKey::from_der(chain.clone(), key_der.clone_key(), &provider).map_err(|error| {
+        let certified = CertifiedKey::from_der(chain, key_der, &provider).map_err(|error| {
             problem(key, format!("does not go with {}: {error}", cert.display()))
         })?;
-        Ok(Self { chain, key: key_der })
+        let (names, ends) = look_into(&certified.cert).map_err(|why| problem(cert, why))?;
+        Ok(Self { file: cert.to_owned(), names, ends, certified: Arc::new(certified) })
     }
+
+    /// The gateway's own certificate first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+}
+
+/// The certificates of the configuration, the one for everybody first, and what is wrong with the
+/// others: the key of the configuration, and a message.
+pub fn load(tls: &TlsConfig) -> (Vec<Certificate>, Vec<(&'static str, CertificateError)>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for (name, files) in configured(tls) {
+        match Certificate::load(&files.cert, &files.key) {
+            Ok(certificate) => good.push(certificate),
+            Err(error) => bad.push((name, error)),
+        }
+    }
+    (good, bad)
+}
+
+/// The certificates that the configuration names, each with the key under which it does.
+pub fn configured(tls: &TlsConfig) -> Vec<(&'static str, CertificateFiles)> {
+    let first = match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => {
+            Some(("tls.cert", CertificateFiles { cert: cert.clone(), key: key.clone() }))
+        }
+        _ => None,
+    };
+    let others = tls.certificates.iter().map(|files| ("tls.certificates", files.clone()));
+    first.into_iter().chain(others).collect()
+}
+
+/// Names of the first certificate, and when the first of them all ends.
+fn look_into(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), String> {
+    let mut names = Vec::new();
+    let mut ends = None;
+    for (place, der) in chain.iter().enumerate() {
+        let (_, cert) = X509Certificate::from_der(der)
+            .map_err(|error| format!("certificate {} cannot be read: {error}", place + 1))?;
+        // Before 1970 is as over as 1970.
+        let seconds = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
+        let end = UNIX_EPOCH + Duration::from_secs(seconds);
+        ends = Some(ends.map_or(end, |other: SystemTime| other.min(end)));
+        if place == 0
+            && let Ok(Some(alternatives)) = cert.subject_alternative_name()
+        {
+            let hosts = alternatives.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            });
+            names.extend(hosts);
+        }
+    }
+    ends.map(|ends| (names, ends)).ok_or_else(|| "holds no certificate".into())
 }
 
 fn why(error: &PemError, what: &str) -> String {

@@ -12,10 +12,17 @@ const ROLE: &str = "SKEIN_TEST_SIGNALLED";
 #[test]
 fn signalled() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let stop = skein_gateway::stop::on_signals().unwrap();
+    let (stop, mut hangups) = skein_gateway::stop::on_signals().unwrap();
     println!("\nsay listening");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(stop.requested());
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                () = stop.requested() => return,
+                Some(()) = hangups.next() => println!("\nsay reloading"),
+            }
+        }
+    });
     println!("\nsay stopping");
     if role == "stubborn" {
         loop {
@@ -80,4 +87,17 @@ fn the_second_signal_ends_the_process_at_once() {
         child.signal(second);
         assert_eq!(child.end().code(), Some(status), "SIG{first}, SIG{second}");
     }
+}
+
+#[test]
+fn a_hangup_asks_for_something_else_and_ends_nothing() {
+    let mut child = Signalled::start("obedient");
+    child.hear("listening");
+    for _ in 0..2 {
+        child.signal("HUP");
+        child.hear("reloading");
+    }
+    child.signal("TERM");
+    child.hear("stopping");
+    assert!(child.end().success());
 }

@@ -28,7 +28,8 @@ use crate::{ClientMsgId, Code, ConversationId, DeviceId, Seq, UserId, VERSION};
 pub struct Rules {
     /// Limits, as `Welcome` tells them.
     pub limits: wire::Limits,
-    /// Advised in `Welcome`; one and a half of it without a frame evicts.
+    /// Advised in `Welcome`; one and a half of it without a frame evicts. Whoever was told another
+    /// one at its login keeps that.
     pub heartbeat_interval: Duration,
     /// Time from the connection to `Hello`.
     pub hello_timeout: Duration,
@@ -184,7 +185,13 @@ pub struct ServerSession {
     refreshed: Option<Instant>,
     /// Sends handed out and not answered.
     unanswered: u32,
+    /// Heartbeat interval that the peer was told, in hundredths of a second: it goes by that
+    /// whatever the rules say later.
+    heartbeat: u16,
 }
+
+/// Unit of [`ServerSession::heartbeat`]; its type reaches to 10 minutes.
+const HEARTBEAT_UNIT: Duration = Duration::from_millis(10);
 
 impl ServerSession {
     /// A connection that has not said anything.
@@ -196,6 +203,7 @@ impl ServerSession {
             expires: None,
             refreshed: None,
             unanswered: 0,
+            heartbeat: 0,
         }
     }
 
@@ -244,6 +252,8 @@ impl ServerSession {
     pub fn accept(&mut self, rules: &Rules, admission: &Admission<'_>, now: Instant) -> Bytes {
         self.state = State::Live;
         self.last_heard = now;
+        let units = rules.heartbeat_interval.as_millis().div_ceil(HEARTBEAT_UNIT.as_millis());
+        self.heartbeat = units.try_into().unwrap_or(u16::MAX);
         self.expires = admission.token_expires_ms.map(|at| expiry(at, admission, now));
         server_frame(server_frame::Kind::Welcome(wire::Welcome {
             version: VERSION,
@@ -286,7 +296,9 @@ impl ServerSession {
     /// without notice; calling too early does no harm.
     pub fn poll_timeout(&self, rules: &Rules) -> Instant {
         let silence = match self.state {
-            State::Live => rules.heartbeat_interval * HEARTBEAT_GRACE_PERCENT / 100,
+            State::Live => {
+                HEARTBEAT_UNIT * u32::from(self.heartbeat) * HEARTBEAT_GRACE_PERCENT / 100
+            }
             _ => rules.hello_timeout,
         };
         let silent = self.last_heard + silence;

@@ -47,6 +47,20 @@ fn send(id: &str) -> wire::Send {
     }
 }
 
+#[test]
+fn a_session_keeps_the_heartbeat_that_it_was_told() {
+    let now = Instant::now();
+    let session = live(now, None);
+    for seconds in [1, 60] {
+        let heartbeat_interval = Duration::from_secs(seconds);
+        let changed = Rules { heartbeat_interval, ..rules() };
+        assert_eq!(session.poll_timeout(&changed), now + Duration::from_secs(30));
+        assert_eq!(session.handle_timeout(&changed, now + Duration::from_secs(29)), None);
+        let close = session.handle_timeout(&changed, now + Duration::from_secs(30)).unwrap();
+        assert_eq!(close.code, Code::HeartbeatTimeout);
+    }
+}
+
 /// A session that was welcomed at `now`, and a token that ends then.
 fn live(now: Instant, expires_in: Option<Duration>) -> ServerSession {
     let mut session = ServerSession::new(now);

@@ -70,6 +70,15 @@ pub(crate) struct CoreConfig {
     pub(crate) seed: Option<[u8; 32]>,
 }
 
+/// What may be changed while a shard runs.
+#[derive(Clone)]
+pub(crate) struct Change {
+    pub(crate) server: Option<Arc<ServerConfig>>,
+    pub(crate) limits: Limits,
+    pub(crate) validation: AddressValidation,
+    pub(crate) send_window: u32,
+}
+
 /// How connections are begun.
 #[derive(Clone)]
 pub(crate) struct Dialing {
@@ -86,6 +95,11 @@ impl Dialing {
     fn with(&self, tls: &ClientTls) -> ClientConfig {
         dial_config(tls, &self.transport)
     }
+}
+
+/// A connection's number must fit into its id.
+fn within_slots(limits: Limits) -> Limits {
+    Limits { max_connections: limits.max_connections.min(MAX_SLOTS - 1), ..limits }
 }
 
 fn dial_config(tls: &ClientTls, transport: &Arc<TransportConfig>) -> ClientConfig {
@@ -120,7 +134,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(mut config: CoreConfig, now: Instant) -> Self {
-        config.limits.max_connections = config.limits.max_connections.min(MAX_SLOTS - 1);
+        config.limits = within_slots(config.limits);
         let endpoint = Endpoint::new(
             config.endpoint.clone(),
             config.server.clone(),
@@ -143,6 +157,20 @@ impl Core {
             outgoing: 0,
             stop_asked: false,
             stopping: false,
+        }
+    }
+
+    /// Goes by other limits from now on, and by another configuration with whoever comes from now
+    /// on. Connections that are there keep what was negotiated with them.
+    pub(crate) fn change(&mut self, change: Change) {
+        let Change { server, limits, validation, send_window } = change;
+        self.config.limits = within_slots(limits);
+        self.config.validation = validation;
+        self.config.send_window = send_window;
+        // Who only dials goes on doing that.
+        if self.config.server.is_some() && server.is_some() {
+            self.config.server = server.clone();
+            self.endpoint.set_server_config(server);
         }
     }
 

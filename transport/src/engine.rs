@@ -14,7 +14,7 @@ use quinn_proto::{EndpointConfig, ServerConfig, TransportConfig};
 use crate::{
     Driver, EngineConfig, Mailbox, ShardStats,
     config::MAX_SHARDS,
-    core::{Core, CoreConfig, Dialing},
+    core::{Change, Core, CoreConfig, Dialing},
     crypto::{SlimServer, VERSION},
     mailbox::{Inbox, Stop},
     shard::{Shard, WAKER},
@@ -104,6 +104,11 @@ impl<M: Send + 'static> Engine<M> {
         self.inboxes.iter().cloned().map(Mailbox::new).collect()
     }
 
+    /// The way to change limits and TLS while the shards run.
+    pub fn control(&self) -> Control<M> {
+        Control { inboxes: self.inboxes.clone() }
+    }
+
     /// Counters, one set for each shard.
     pub fn stats(&self) -> Vec<ShardStats> {
         self.inboxes.iter().map(|inbox| inbox.counters.read()).collect()
@@ -148,6 +153,33 @@ impl<M: Send + 'static> Engine<M> {
         for inbox in &self.inboxes {
             inbox.ask_to_stop(Stop { code, reason: reason.to_vec(), deadline });
         }
+    }
+}
+
+/// Changes shards while they run. Outlives its engine, and then does nothing.
+pub struct Control<M> {
+    inboxes: Vec<Arc<Inbox<M>>>,
+}
+
+impl<M> Control<M> {
+    /// Has every shard go by this configuration from its next turn on: TLS with its tickets, the
+    /// secret of Retry tokens, `quic`, `limits` and `validation`. What was negotiated with
+    /// connections that are there stays. Not changed are the address, the number of shards, the
+    /// secrets of resets and connection ids, `limits.mailbox` and `limits.socket_buffer`.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`]; then nothing is changed.
+    pub fn change(&self, config: &EngineConfig) -> Result<(), StartError> {
+        let change = Change {
+            server: server_config(config, &config.quic.transport_config())?,
+            limits: config.limits.clone(),
+            validation: config.validation,
+            send_window: config.quic.send_window,
+        };
+        for inbox in &self.inboxes {
+            inbox.ask_to_change(change.clone());
+        }
+        Ok(())
     }
 }
 

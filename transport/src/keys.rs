@@ -22,10 +22,12 @@ use ring::{hkdf, hmac};
 const HEADER: &str = "skein-transport-keys-1";
 const MASTER_LEN: usize = 32;
 
-/// The secrets of one gateway, or of several that share connections and tickets.
+/// The secrets of one gateway.
 #[derive(Clone)]
 pub struct Keys {
     master: [u8; MASTER_LEN],
+    /// Behind what several gateways may share; else the same as `master`.
+    shared: [u8; MASTER_LEN],
 }
 
 /// Why a key file could not be used.
@@ -52,12 +54,34 @@ impl Keys {
     pub fn random() -> Self {
         let mut master = [0; MASTER_LEN];
         rand::rng().fill_bytes(&mut master);
-        Self { master }
+        Self::from_bytes(master)
     }
 
     /// Secrets from 32 bytes that somebody else keeps, such as a secret store.
     pub fn from_bytes(master: [u8; 32]) -> Self {
-        Self { master }
+        Self { master, shared: master }
+    }
+
+    /// The same gateway, with session tickets and Retry tokens under the secret of `other`: every
+    /// gateway that has it opens them.
+    ///
+    /// Stateless resets and connection ids stay this gateway's own. Were they shared, a packet of
+    /// one gateway's connection that is sent to another would be answered with a reset that ends the
+    /// connection (RFC 9000 section 21.11).
+    #[must_use]
+    pub fn with_tickets_of(self, other: &Self) -> Self {
+        Self { shared: other.master, ..self }
+    }
+
+    /// Reads the file, which must be there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no key file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, KeysError> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path)
+            .map_err(|source| KeysError::Io { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
     }
 
     /// Reads the file, or makes it (readable by its owner alone) if it does not exist.
@@ -103,7 +127,7 @@ impl Keys {
         for (i, byte) in master.iter_mut().enumerate() {
             *byte = u8::from_str_radix(&hex[i * 2..i * 2 + 2], 16).map_err(|_| bad())?;
         }
-        Ok(Self { master })
+        Ok(Self::from_bytes(master))
     }
 
     /// Writes a whole file beside `path` and gives it that name only if nobody has it yet.
@@ -129,15 +153,20 @@ impl Keys {
         written
     }
 
-    fn prk(&self) -> hkdf::Prk {
-        hkdf::Salt::new(hkdf::HKDF_SHA256, HEADER.as_bytes()).extract(&self.master)
+    /// 32 bytes for one purpose of this gateway alone.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        Self::derive_from(&self.master, purpose)
     }
 
-    /// 32 bytes for one purpose.
-    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+    /// 32 bytes for one purpose of all gateways that share it.
+    pub(crate) fn derive_shared(&self, purpose: &[u8]) -> [u8; 32] {
+        Self::derive_from(&self.shared, purpose)
+    }
+
+    fn derive_from(secret: &[u8], purpose: &[u8]) -> [u8; 32] {
         let mut out = [0; 32];
         let info = [purpose];
-        let prk = self.prk();
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, HEADER.as_bytes()).extract(secret);
         let okm = prk.expand(&info, hkdf::HKDF_SHA256);
         // 32 bytes is the length of one HMAC-SHA-256: neither call can refuse it.
         okm.and_then(|okm| okm.fill(&mut out)).unwrap_or_else(|_| unreachable!("HKDF length"));
@@ -152,7 +181,8 @@ impl Keys {
     /// Seals Retry tokens.
     pub(crate) fn token_key(&self) -> Arc<dyn HandshakeTokenKey> {
         Arc::new(
-            hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.derive(b"address validation")),
+            hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+                .extract(&self.derive_shared(b"address validation")),
         )
     }
 
@@ -181,6 +211,25 @@ mod tests {
         assert_eq!(first.master, second.master);
         assert_ne!(first.derive(b"a"), first.derive(b"b"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing left beside it");
+    }
+
+    #[test]
+    fn gateways_share_tickets_and_nothing_else() {
+        let (a, b, common) = (Keys::random(), Keys::random(), Keys::random());
+        let (a, b) = (a.with_tickets_of(&common), b.with_tickets_of(&common));
+        assert_eq!(a.derive_shared(b"session tickets"), b.derive_shared(b"session tickets"));
+        assert_ne!(a.derive(b"stateless reset"), b.derive(b"stateless reset"));
+        assert_ne!(a.derive(b"stateless reset"), common.derive(b"stateless reset"));
+    }
+
+    #[test]
+    fn a_file_that_must_be_there_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shared.key");
+        assert!(matches!(Keys::load(&path), Err(KeysError::Io { .. })));
+        assert!(!path.exists());
+        let made = Keys::load_or_create(&path).unwrap();
+        assert_eq!(Keys::load(&path).unwrap().master, made.master);
     }
 
     #[cfg(unix)]

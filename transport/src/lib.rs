@@ -86,7 +86,7 @@ pub use quinn_proto::{Dir, Side, StreamId, VarInt};
 
 pub use config::{AddressValidation, EngineConfig, Limits, MAX_SHARDS, QuicConfig};
 pub use driver::{CloseReason, ConnStats, ConnectError, Driver, Read, WriteError};
-pub use engine::{Bound, Engine, StartError, StopError};
+pub use engine::{Bound, Control, Engine, StartError, StopError};
 pub use id::ConnId;
 pub use io::Io;
 pub use keys::{Keys, KeysError};

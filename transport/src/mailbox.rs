@@ -13,7 +13,11 @@ use std::{
     time::Instant,
 };
 
-use crate::{ShardStats, core::Datagram, stats::Counters};
+use crate::{
+    ShardStats,
+    core::{Change, Datagram},
+    stats::Counters,
+};
 
 /// Datagrams that wait to be taken over from other shards. Above this they are dropped, which QUIC
 /// repairs as any other loss: 1,024 datagrams are some 1.5 MB.
@@ -109,12 +113,20 @@ pub(crate) struct Stop {
     pub(crate) deadline: Instant,
 }
 
+/// What a shard is told to do by its engine; taken when a turn begins.
+#[derive(Default)]
+pub(crate) struct Orders {
+    pub(crate) stop: Option<Stop>,
+    /// The latest; those before it count no more.
+    pub(crate) change: Option<Change>,
+}
+
 /// A shard's end of everything that others send it.
 pub(crate) struct Inbox<M> {
     capacity: usize,
     mails: Mutex<VecDeque<M>>,
     handed: Mutex<Vec<Datagram>>,
-    stop: Mutex<Option<Stop>>,
+    orders: Mutex<Orders>,
     state: AtomicU8,
     ended: AtomicBool,
     waker: Option<mio::Waker>,
@@ -131,7 +143,7 @@ impl<M> Inbox<M> {
             capacity,
             mails: Mutex::default(),
             handed: Mutex::default(),
-            stop: Mutex::default(),
+            orders: Mutex::default(),
             state: AtomicU8::new(AWAKE),
             ended: AtomicBool::new(false),
             waker,
@@ -158,9 +170,10 @@ impl<M> Inbox<M> {
     /// Says that the shard is about to poll. `false`: something waits, do not sleep.
     pub(crate) fn about_to_sleep(&self) -> bool {
         self.state.store(ASLEEP, Ordering::SeqCst);
+        let no_orders = |orders: &Orders| orders.stop.is_none() && orders.change.is_none();
         let empty = lock(&self.mails).is_empty()
             && lock(&self.handed).is_empty()
-            && lock(&self.stop).is_none();
+            && no_orders(&lock(&self.orders));
         if !empty {
             self.woke_up();
         }
@@ -208,12 +221,17 @@ impl<M> Inbox<M> {
     }
 
     pub(crate) fn ask_to_stop(&self, stop: Stop) {
-        lock(&self.stop).get_or_insert(stop);
+        lock(&self.orders).stop.get_or_insert(stop);
         self.wake();
     }
 
-    pub(crate) fn take_stop(&self) -> Option<Stop> {
-        lock(&self.stop).take()
+    pub(crate) fn ask_to_change(&self, change: Change) {
+        lock(&self.orders).change = Some(change);
+        self.wake();
+    }
+
+    pub(crate) fn take_orders(&self) -> Orders {
+        std::mem::take(&mut *lock(&self.orders))
     }
 }
 

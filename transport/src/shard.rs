@@ -76,6 +76,10 @@ impl<D: Driver> Shard<D> {
                 readable |= events.iter().any(|event| event.token() == SOCKET);
             }
 
+            let orders = self.inbox.take_orders();
+            if let Some(change) = orders.change {
+                self.core.change(change);
+            }
             self.core.begin_turn(Instant::now());
             self.driver.on_turn_begin();
             if readable && received.is_empty() {
@@ -100,7 +104,7 @@ impl<D: Driver> Shard<D> {
             self.transmit(&mut waits_for_room)?;
 
             if stop.is_none() {
-                stop = self.begin_stop(&mut waits_for_room)?;
+                stop = self.begin_stop(orders.stop, &mut waits_for_room)?;
             }
             if let Some(stop) = &stop
                 && (self.core.is_stopped() || Instant::now() >= stop.deadline)
@@ -167,8 +171,12 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
-    fn begin_stop(&mut self, waits_for_room: &mut bool) -> io::Result<Option<Stop>> {
-        let asked = self.inbox.take_stop().or_else(|| {
+    fn begin_stop(
+        &mut self,
+        asked: Option<Stop>,
+        waits_for_room: &mut bool,
+    ) -> io::Result<Option<Stop>> {
+        let asked = asked.or_else(|| {
             self.core.stop_asked.then(|| Stop {
                 code: 0,
                 reason: Vec::new(),

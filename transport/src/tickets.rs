@@ -42,7 +42,7 @@ impl Tickets {
 
     fn with_clock(keys: &Keys, clock: fn() -> u64) -> Self {
         Self {
-            secret: Keys::from_bytes(keys.derive(b"session tickets")),
+            secret: Keys::from_bytes(keys.derive_shared(b"session tickets")),
             clock,
             cache: Mutex::default(),
         }
@@ -135,6 +135,8 @@ mod tests {
             assert_eq!(at(clock).decrypt(&ticket).is_some(), good, "at {}", clock() / PERIOD);
         }
         assert_eq!(Tickets::new(&Keys::random()).decrypt(&ticket), None);
+        let another = Tickets::with_clock(&Keys::random().with_tickets_of(&keys), || 10 * PERIOD);
+        assert!(another.decrypt(&ticket).is_some(), "a gateway with which it is shared");
     }
 
     #[test]

@@ -309,3 +309,36 @@ fn mail_is_taken_in_order_and_bounded() {
     assert_eq!(got, (0..100).collect::<Vec<_>>());
     assert_eq!(server.total().mailbox_full, 50);
 }
+
+/// Whoever comes after a change meets the new certificate and the new limits; whoever is there stays.
+#[test]
+fn certificate_and_limits_change_under_running_connections() {
+    let (old, new) = (Trust::new(), Trust::new());
+    let keys = Keys::random();
+    let mut config = old.server("127.0.0.1:0", &keys);
+    config.shards = 2;
+    let server = Party::start(config, true);
+    let control = server.engine.control();
+    let before = Party::start(old.client(ALPN), false);
+    let conn = before.connect(0, server.address());
+    before.wait_connected();
+    let stream = before.on(0, move |io| io.open_bi(conn)).unwrap();
+    assert_eq!(before.ask(conn, stream, "one"), "one");
+
+    control.change(&new.server("127.0.0.1:0", &keys)).unwrap();
+    let after = Party::start(new.client(ALPN), false);
+    let second = after.connect(0, server.address());
+    assert_eq!(after.wait_connected(), second);
+    let stranger = Party::start(old.client(ALPN), false);
+    let refused = stranger.connect(0, server.address());
+    assert!(matches!(stranger.wait_closed(refused), CloseReason::Transport { .. }));
+    assert_eq!(before.ask(conn, stream, "two"), "two");
+
+    let mut full = new.server("127.0.0.1:0", &keys);
+    full.limits.max_connections = 0;
+    control.change(&full).unwrap();
+    let refused = after.connect(0, server.address());
+    assert!(matches!(after.wait_closed(refused), CloseReason::Transport { code: 2, .. }));
+    assert_eq!(before.ask(conn, stream, "three"), "three");
+    assert_eq!(server.total().refused, 1);
+}

@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::reload::Reload;
 use health::Health;
 
 /// Port that the documents use; nothing listens on it unless it is configured.
@@ -36,6 +37,8 @@ pub struct Admin {
     pub(crate) hub: Arc<Hub>,
     /// What the gateway was told at its start.
     pub(crate) config: Config,
+    /// What it is told now, its certificates, and the level of its log.
+    pub reload: Arc<Reload>,
     /// When it began to serve.
     pub(crate) started: SystemTime,
     health: Health,
@@ -43,8 +46,14 @@ pub struct Admin {
 
 impl Admin {
     /// To be made once the gateway serves.
-    pub fn new(hub: Arc<Hub>, config: Config) -> Arc<Self> {
-        Arc::new(Self { hub, config, started: SystemTime::now(), health: Health::default() })
+    pub fn new(hub: Arc<Hub>, config: Config, reload: Arc<Reload>) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            config,
+            reload,
+            started: SystemTime::now(),
+            health: Health::default(),
+        })
     }
 }
 

@@ -5,16 +5,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::config::{Config, DEFAULT_PORT, StoreKind};
+pub use crate::credentials::Development;
 use crate::launch::Serving;
-
-/// Which files for development stand in for configured ones.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Development {
-    /// The certificate is self-made.
-    pub certificate: bool,
-    /// The key that tokens are checked with is self-made.
-    pub token_key: bool,
-}
 
 /// Said once the gateway serves. The last line begins with `ready`.
 pub fn ready(config: &Config, development: Development, serving: Serving) -> String {

@@ -6,21 +6,23 @@ use clap::Subcommand;
 
 use super::Failure;
 use super::exit::print;
-use crate::auth::Verifier;
-use crate::config::{Config, Problem, Problems, Sources, default_file};
+use crate::config::{Loaded, Problem, Problems, Sources, default_file};
+use crate::credentials;
 use crate::open::scylla_options;
-use crate::tls::Certificate;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Tell everything that is wrong with a configuration file.
     ///
-    /// Looks at the file alone, not at the environment. The keys and certificates that it names
-    /// are read too, unless --no-files is given.
+    /// Looks at the file alone, unless --environment is given. The keys and certificates that it
+    /// names are read too, unless --no-files is given.
     Check {
         /// The file to check
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[arg(value_name = "FILE", required_unless_present = "environment")]
+        file: Option<PathBuf>,
+        /// Put the variables of the environment over it, as `skein serve` does
+        #[arg(long)]
+        environment: bool,
         /// Leave out the files that it names: they are on another machine
         #[arg(long)]
         no_files: bool,
@@ -32,35 +34,35 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Default => print(&default_file()),
-        Command::Check { file, no_files } => {
-            let loaded = Sources::new().file(file)?.read()?;
+        Command::Check { file, environment, no_files } => {
+            let mut sources = Sources::new();
+            let mut what = "environment".to_owned();
+            if let Some(file) = file {
+                sources = sources.file(file)?;
+                what = file.display().to_string();
+            }
+            if *environment {
+                sources = sources.environment(std::env::vars_os());
+            }
+            let (loaded, mut problems) = sources.examine();
             if !no_files {
-                check_files(&loaded.config)?;
+                problems.extend(check_files(&loaded));
+            }
+            if !problems.is_empty() {
+                return Err(Problems(problems).into());
             }
             let remarks = loaded.remarks.iter().map(|remark| format!("{remark}\n"));
-            print(&format!("{}{}: good\n", remarks.collect::<String>(), file.display()))
+            print(&format!("{}{what}: good\n", remarks.collect::<String>()))
         }
     }
 }
 
 /// Reads what the configuration names.
-fn check_files(config: &Config) -> Result<(), Problems> {
-    let mut problems = Vec::new();
-    let mut add = |place: &str, message: String| {
-        problems.push(Problem { place: place.into(), message });
-    };
-    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key)
-        && let Err(error) = Certificate::load(cert, key)
-    {
-        add("[tls]", error.to_string());
+fn check_files(loaded: &Loaded) -> Vec<Problem> {
+    let bad = credentials::check(&loaded.config).into_iter();
+    let mut problems: Vec<Problem> = bad.map(|file| file.problem(loaded)).collect();
+    if let Err(error) = scylla_options(&loaded.config.scylla) {
+        problems.push(Problem { place: "[scylla]".into(), message: error.to_string() });
     }
-    if config.auth.names_a_key()
-        && let Err(error) = Verifier::from_config(&config.auth)
-    {
-        add("[auth]", error.to_string());
-    }
-    if let Err(error) = scylla_options(&config.scylla) {
-        add("[scylla]", error.to_string());
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    problems
 }

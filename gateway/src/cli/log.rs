@@ -4,9 +4,11 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::reload::Handle;
 
 use super::Failure;
 use crate::config::{LogConfig, LogFormat};
+use crate::log_level::LogLevel;
 
 /// Said first, so that what the operator asks for goes before it. The embedded store's library tells
 /// at "info" what is of interest to its authors only; the driver of a cluster has a line for every
@@ -14,15 +16,33 @@ use crate::config::{LogConfig, LogFormat};
 /// that is for an operator the store tells itself, once.
 const QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
-/// Starts the log; once in a process.
-pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
+/// Starts the log; once in a process. Returns the way to change its level.
+pub(super) fn start(log: &LogConfig) -> Result<LogLevel, Failure> {
     let filter = filter(&log.level).map_err(|error| Failure::new("log.level", error))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        // It would tell them with `eprintln!`, which panics where nobody reads standard error.
+        .log_internal_errors(false);
+    let (level, started) = match log.format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            (level(builder.reload_handle()), builder.try_init())
+        }
+        LogFormat::Text => {
+            let builder = builder.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+            (level(builder.reload_handle()), builder.try_init())
+        }
     };
-    started.map_err(|error| Failure::new("cannot start the log", error))
+    started.map_err(|error| Failure::new("cannot start the log", error))?;
+    Ok(level)
+}
+
+fn level<S: 'static>(handle: Handle<EnvFilter, S>) -> LogLevel {
+    LogLevel::new(move |level| {
+        let filter = filter(level).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
 }
 
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {

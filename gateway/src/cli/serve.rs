@@ -5,17 +5,16 @@ use std::time::SystemTime;
 use skein_storage::scylla::{ConnectError, OpenError};
 use skein_transport::StartError;
 
-use super::banner::{self, Development};
+use super::banner;
 use super::settings::Settings;
 use super::{Failure, exit, log};
-use crate::auth::Verifier;
-use crate::config::{Config, TokenKey};
-use crate::dev::DevFiles;
+use crate::config::{Loaded, Problems};
+use crate::credentials::{Credentials, CredentialsError};
 use crate::launch::Launch;
 use crate::open::OpenStoreError;
+use crate::reload::Source;
 use crate::serve::{self, ServeError};
 use crate::stop;
-use crate::tls::Certificate;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -60,25 +59,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let loaded = args.settings.load([
-        ("--listen", "listen", args.listen),
-        ("--admin", "admin.listen", args.admin),
-        ("--shards", "shards", args.shards),
-        ("--tls-cert", "tls.cert", args.tls_cert),
-        ("--tls-key", "tls.key", args.tls_key),
-        ("--auth-key", "auth.key_file", args.auth_key),
-        ("--auth-jwks", "auth.jwks_file", args.auth_jwks),
-        ("--log-level", "log.level", args.log_level),
-        ("--log-format", "log.format", args.log_format),
-    ])?;
-    log::start(&loaded.config.log)?;
+    let loaded = args.load()?;
+    let log_level = log::start(&loaded.config.log)?;
     for remark in &loaded.remarks {
         tracing::warn!("{remark}");
     }
-    let stop = stop::on_signals().map_err(|error| Failure::new("cannot watch signals", error))?;
+    let (stop, hangups) =
+        stop::on_signals().map_err(|error| Failure::new("cannot watch signals", error))?;
 
-    let mut config = loaded.config;
-    let (certificate, verifier, development) = credentials(&mut config)?;
+    let credentials = Credentials::load(&loaded.config, SystemTime::now())
+        .map_err(|error| unusable(error, &loaded))?;
+    let (config, development) = (loaded.config, credentials.development);
     if let Some(warning) = banner::exposure(development, config.listen) {
         tracing::warn!("{warning}");
     }
@@ -87,30 +78,32 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         // A gateway whose output nobody reads serves all the same.
         let _ = exit::print(&banner::ready(&told, development, serving));
     };
-    start(Launch { config, certificate, verifier, stop, ready: ready.into() })
+    let (source, ready) = (Source::new(move || args.load()), ready.into());
+    start(Launch { config, credentials, source, hangups, log_level, stop, ready })
 }
 
-/// What the gateway shows and what it believes: as configured, or else made for development.
-fn credentials(config: &mut Config) -> Result<(Certificate, Verifier, Development), Failure> {
-    let dev = DevFiles::of(&config.data);
-    let failed = |error| Failure::new("development files", error);
-    let mut development = Development::default();
-
-    let certificate = match (&config.tls.cert, &config.tls.key) {
-        (Some(cert), Some(key)) => Certificate::load(cert, key)
-            .map_err(|error| Failure::Configuration(format!("[tls] {error}")))?,
-        _ => {
-            development.certificate = true;
-            dev.certificate(SystemTime::now()).map_err(failed)?
-        }
-    };
-    if !config.auth.names_a_key() {
-        development.token_key = true;
-        config.auth.keys = vec![TokenKey::of(dev.ensure_token_key().map_err(failed)?)];
+impl Args {
+    /// The configuration, as file and environment are now.
+    fn load(&self) -> Result<Loaded, Problems> {
+        self.settings.load([
+            ("--listen", "listen", self.listen.clone()),
+            ("--admin", "admin.listen", self.admin.clone()),
+            ("--shards", "shards", self.shards.clone()),
+            ("--tls-cert", "tls.cert", self.tls_cert.clone()),
+            ("--tls-key", "tls.key", self.tls_key.clone()),
+            ("--auth-key", "auth.key_file", self.auth_key.clone()),
+            ("--auth-jwks", "auth.jwks_file", self.auth_jwks.clone()),
+            ("--log-level", "log.level", self.log_level.clone()),
+            ("--log-format", "log.format", self.log_format.clone()),
+        ])
     }
-    let verifier = Verifier::from_config(&config.auth)
-        .map_err(|error| Failure::Configuration(format!("[auth] {error}")))?;
-    Ok((certificate, verifier, development))
+}
+
+fn unusable(error: CredentialsError, loaded: &Loaded) -> Failure {
+    match error {
+        CredentialsError::Development(error) => Failure::new("development files", error),
+        files @ CredentialsError::Files(_) => files.problems(loaded).into(),
+    }
 }
 
 fn start(launch: Launch) -> Result<(), Failure> {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
-use crate::config::{Loaded, Sources};
+use crate::config::{Loaded, Problems, Sources};
 
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
@@ -32,7 +31,7 @@ impl Settings {
     pub(super) fn load(
         &self,
         flags: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
-    ) -> Result<Loaded, Failure> {
+    ) -> Result<Loaded, Problems> {
         let mut sources = Sources::new();
         if let Some(path) = &self.config {
             sources = sources.file(path)?;
@@ -46,7 +45,7 @@ impl Settings {
                 sources = sources.flag(flag, key, value);
             }
         }
-        Ok(sources.read()?)
+        sources.read()
     }
 }
 

@@ -18,11 +18,11 @@ use skein_storage::scylla::{MAX_RETENTION, MIN_RETENTION};
 use super::cluster::{Hosts, Keyspace, Replicas};
 use super::quantity::{OptionalSpan, bytes, count, span};
 use super::rule::{
-    Address, Flag, Folder, LogFilter, OneOf, OptionalAddress, OptionalFile, OptionalText, Text,
-    TokenKeys,
+    Address, Certificates, Flag, Folder, LogFilter, OneOf, OptionalAddress, OptionalFile,
+    OptionalText, Text, TokenKeys,
 };
 use super::table::settings;
-use super::value::{LogFormat, StoreKind, TokenKey};
+use super::value::{CertificateFiles, LogFormat, StoreKind, TokenKey};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -45,7 +45,7 @@ const fn mins(number: u64) -> Duration {
 }
 
 settings! {
-    /// All that a gateway is told. Nothing here is read twice: a change needs a restart.
+    /// All that a gateway is told.
     Config {
         /// Address and UDP port to serve on. The default is reached from this machine only;
         /// "0.0.0.0:7843" serves every network of the machine.
@@ -81,10 +81,22 @@ settings! {
     /// The certificate that clients check. Without one the gateway makes a development
     /// certificate in the data folder, which is good for this machine only.
     tls: TlsConfig {
-        /// Certificate chain in PEM, the gateway's own first.
+        /// Certificate chain in PEM, the gateway's own first. It is shown to clients that name no
+        /// host, or one that no certificate is for.
         cert: Option<PathBuf> = None, OptionalFile;
         /// Private key of the first certificate in PEM (PKCS#8, SEC1 or PKCS#1).
         key: Option<PathBuf> = None, OptionalFile;
+        /// More certificates, for instance for other host names: a client is shown the first one
+        /// that is for the host it names (SNI) and has a kind of key that it understands. Without
+        /// `cert` the first of them takes its place.
+        certificates: Vec<CertificateFiles> = Vec::new(), Certificates;
+        /// How often the files of certificates are looked at; 0s: only on SIGHUP. When they have
+        /// changed and are good, connections that begin afterwards are shown the new ones.
+        watch: Option<Duration> = Some(secs(10)), OptionalSpan(secs(1), mins(60));
+        /// A file with the secret under which session tickets and Retry tokens are sealed. Gateways
+        /// that have the same one take over each other's clients with a shorter handshake. None:
+        /// that of `transport.keys` in the data folder, of which a copy is such a file.
+        secret_file: Option<PathBuf> = None, OptionalFile;
     }
 
     /// Whom to believe: keys and claims of the tokens (JWT) that clients show. Without a key the

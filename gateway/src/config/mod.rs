@@ -12,6 +12,7 @@
 mod check;
 mod cluster;
 mod keys;
+mod live;
 mod print;
 mod quantity;
 mod rule;
@@ -24,9 +25,10 @@ pub use keys::{
     AdminConfig, AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig,
     ScyllaConfig, SessionConfig, StoreConfig, TlsConfig,
 };
+pub use live::{Change, Merged};
 pub use print::{default_file, reference_page};
 pub use source::{Loaded, Problem, Problems, Sources};
-pub use value::{Alg, Choice, LogFormat, StoreKind, TokenKey};
+pub use value::{Alg, CertificateFiles, Choice, LogFormat, StoreKind, TokenKey};
 
 impl AuthConfig {
     /// Whether it names any key that tokens are checked with.

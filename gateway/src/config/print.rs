@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::live::is_live;
 use super::table::{Key, Section};
 use super::{Config, SECTIONS};
 
@@ -75,17 +76,35 @@ of range stops the gateway before it does anything.
 
 - `skein config default > skein.toml` writes a file with every key, explained.
 - `skein config check skein.toml` tells everything that is wrong with a file at once.
+
+## Changes while the gateway runs
+
+On SIGHUP (`systemctl reload`, `kill -HUP`) the gateway reads all three places again, and the files of
+keys and certificates that they name. A new value of a key whose column *Change* says *live* is used
+at once; for the others the log says that a restart is needed, and the old value stays. If anything is
+wrong, nothing is changed: the log says all that is wrong, and the gateway goes on as before.
+
+- Limits hold at once, also for sessions that are there. One that holds more than is allowed now keeps
+  it and gets no more: lowering `limits.max_sessions` closes nobody.
+- A session keeps the heartbeat that it was told when it logged in.
+- A token is looked at when it is shown: sessions that logged in with a key that is gone now stay until
+  their token ends.
+- Certificates are also looked at without a signal, see `tls.watch`. A connection keeps the one that it
+  began with.
 ";
 
 fn push_table(out: &mut String, section: &Section, config: &Config) {
-    out.push_str("| Key | Default | Unit, allowed values | Meaning |\n|---|---|---|---|\n");
+    out.push_str(
+        "| Key | Default | Unit, allowed values | Change | Meaning |\n|---|---|---|---|---|\n",
+    );
     for key in section.keys {
         let _ = writeln!(
             out,
-            "| `{}` | `{}` | {} | {} |",
+            "| `{}` | `{}` | {} | {} | {} |",
             key.path,
             (key.print)(config),
             allowed(key).replace('|', "\\|"),
+            if is_live(key.path) { "live" } else { "restart" },
             one_line(key.doc).replace('|', "\\|"),
         );
     }

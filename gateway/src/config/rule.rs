@@ -5,7 +5,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::value::{Choice, TokenKey};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::value::{CertificateFiles, Choice, TokenKey, inline};
 
 /// A value as it was given, before its rule has seen it.
 #[derive(Debug, Clone)]
@@ -254,25 +257,57 @@ impl<T: Choice> Rule<T> for OneOf {
     }
 }
 
+/// A list of tables, such as `example`; in the environment written as in TOML.
+fn list<T: DeserializeOwned>(input: &Input, example: &str) -> Result<Vec<T>, String> {
+    let parsed = match input {
+        Input::Toml(value) => value.clone().try_into(),
+        Input::Text(text) => {
+            toml::de::ValueDeserializer::parse(text).and_then(Deserialize::deserialize)
+        }
+    };
+    parsed.map_err(|error| {
+        format!("must be a list such as {example}: {}", error.message().replace('\n', ", "))
+    })
+}
+
+fn print_list<T: Serialize>(entries: &[T]) -> String {
+    format!("[{}]", entries.iter().map(inline).collect::<Vec<_>>().join(", "))
+}
+
+/// Most certificates beside the first: they are all read when one changes.
+const MAX_CERTIFICATES: usize = 256;
+
+/// A list of certificates.
+pub(crate) struct Certificates;
+
+impl Rule<Vec<CertificateFiles>> for Certificates {
+    fn read(&self, input: &Input) -> Result<Vec<CertificateFiles>, String> {
+        let found = list(input, "[{ cert = \"chat.pem\", key = \"chat.key\" }]")?;
+        if found.len() > MAX_CERTIFICATES {
+            return Err(format!("must have at most {MAX_CERTIFICATES} entries"));
+        }
+        Ok(found)
+    }
+    fn print(&self, value: &Vec<CertificateFiles>) -> String {
+        print_list(value)
+    }
+    fn unit(&self) -> &'static str {
+        "list of { cert, key }"
+    }
+    fn range(&self) -> String {
+        format!("at most {MAX_CERTIFICATES}")
+    }
+}
+
 /// A list of token keys; in the environment written as in TOML.
 pub(crate) struct TokenKeys;
 
 impl Rule<Vec<TokenKey>> for TokenKeys {
     fn read(&self, input: &Input) -> Result<Vec<TokenKey>, String> {
-        let parsed = match input {
-            Input::Toml(value) => value.clone().try_into(),
-            Input::Text(text) => {
-                toml::de::ValueDeserializer::parse(text).and_then(serde::Deserialize::deserialize)
-            }
-        };
-        parsed.map_err(|error| {
-            let why = error.message().replace('\n', ", ");
-            format!("must be a list such as [{{ file = \"issuer.pem\", alg = \"EdDSA\" }}]: {why}")
-        })
+        list(input, "[{ file = \"issuer.pem\", alg = \"EdDSA\" }]")
     }
     fn print(&self, value: &Vec<TokenKey>) -> String {
-        let entries: Vec<String> = value.iter().map(TokenKey::to_toml).collect();
-        format!("[{}]", entries.join(", "))
+        print_list(value)
     }
     fn unit(&self) -> &'static str {
         "list of { file, alg, kid }"

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
@@ -17,7 +17,7 @@ use super::{Choice, Config, SECTIONS, check, table};
 const OTHER_VARIABLES: &[&str] = &["SKEIN_CONFIG"];
 
 /// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// `FILE:LINE`, a variable, a flag.
     pub place: String,
@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
 }
 
 /// Everything that is wrong with a configuration. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
@@ -65,6 +65,15 @@ pub struct Loaded {
     pub config: Config,
     /// One line each, for the log.
     pub remarks: Vec<String>,
+    /// Who set a key last.
+    places: HashMap<&'static str, String>,
+}
+
+impl Loaded {
+    /// Where the key got its value.
+    pub fn place(&self, key: &str) -> String {
+        self.places.get(key).cloned().unwrap_or_else(|| "defaults".into())
+    }
 }
 
 impl Sources {
@@ -120,6 +129,13 @@ impl Sources {
     /// # Errors
     /// Every problem of every source.
     pub fn read(self) -> Result<Loaded, Problems> {
+        let (loaded, problems) = self.examine();
+        if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+    }
+
+    /// The configuration with a default for every value that is wrong, and every problem of every
+    /// source.
+    pub fn examine(self) -> (Loaded, Vec<Problem>) {
         let mut reader = Reader::default();
         if let Some((name, text)) = &self.file {
             reader.read_file(name, text);
@@ -130,18 +146,17 @@ impl Sources {
         for (flag, key, value) in &self.flags {
             reader.set(flag, key, &Input::Text(value.clone()));
         }
-        if reader.problems.is_empty() {
-            check::across_keys(&reader.config, |key, message| {
+        check::across_keys(&reader.config, |key, message| {
+            // What a default in place of a wrong value does not go with is nobody's mistake.
+            let wrong = |key: &&str| message.contains(&format!("`{key}`"));
+            if !reader.broken && !reader.wrong.iter().any(wrong) {
                 let place = reader.places.get(key).cloned().unwrap_or_else(|| "defaults".into());
                 reader.problems.push(Problem { place, message });
-            });
-        }
+            }
+        });
         reader.remark_unused();
-        if reader.problems.is_empty() {
-            Ok(Loaded { config: reader.config, remarks: reader.remarks })
-        } else {
-            Err(Problems(reader.problems))
-        }
+        let Reader { config, places, problems, remarks, .. } = reader;
+        (Loaded { config, remarks, places }, problems)
     }
 }
 
@@ -152,6 +167,10 @@ struct Reader {
     places: HashMap<&'static str, String>,
     problems: Vec<Problem>,
     remarks: Vec<String>,
+    /// Keys whose value was not taken, and those that were probably meant by unknown ones.
+    wrong: Vec<&'static str>,
+    /// A file is not TOML: nobody knows what else it was to say.
+    broken: bool,
 }
 
 impl Reader {
@@ -161,13 +180,17 @@ impl Reader {
 
     fn set(&mut self, place: &str, path: &str, input: &Input) {
         let Some(key) = table::find(path) else {
+            self.wrong.push(nearest_key(path).1);
             return self.problem(place, unknown_key(path));
         };
         match (key.set)(&mut self.config, input) {
             Ok(()) => {
                 self.places.insert(key.path, place.to_owned());
             }
-            Err(why) => self.problem(place, format!("`{path}` = {}: {why}", input.shown())),
+            Err(why) => {
+                self.wrong.push(key.path);
+                self.problem(place, format!("`{path}` = {}: {why}", input.shown()));
+            }
         }
     }
 
@@ -214,6 +237,7 @@ impl Reader {
         for error in errors {
             let line = error.span().map_or(1, |span| line_of(span.start));
             broken.push(line);
+            self.broken = true;
             found.push((line, format!("not valid TOML: {}", error.message().replace('\n', ", "))));
         }
 

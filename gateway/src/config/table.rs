@@ -30,6 +30,8 @@ pub(crate) struct Key {
     pub set: fn(&mut Config, &Input) -> Result<(), String>,
     /// The value in the configuration as TOML.
     pub print: fn(&Config) -> String,
+    /// Gives the first configuration the value of the second.
+    pub copy: fn(&mut Config, &Config),
 }
 
 impl Key {
@@ -111,6 +113,7 @@ macro_rules! settings {
                     print: |config| {
                         $crate::config::rule::Rule::<$type>::print(&$rule, &config.$field)
                     },
+                    copy: |to, from| to.$field.clone_from(&from.$field),
                 },)*],
             },
             $($crate::config::table::Section {
@@ -133,6 +136,7 @@ macro_rules! settings {
                             &config.$section.$key,
                         )
                     },
+                    copy: |to, from| to.$section.$key.clone_from(&from.$section.$key),
                 },)*],
             },)*
         ];

@@ -107,6 +107,25 @@ fn all_problems_come_at_once_in_order_with_their_lines() {
 }
 
 #[test]
+fn values_that_do_not_go_together_are_told_beside_other_problems() {
+    let text = "shards = -1\n[tls]\ncert = \"a\"\n[limits]\nmax_payload_bytes = \"64KiB\"\n";
+    let found = problems(text);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("f.toml:1: `shards`"), "{found:?}");
+    assert!(found[1].starts_with("f.toml:5: `limits.max_payload_bytes` = 64KiB"), "{found:?}");
+    assert!(found[2].starts_with("f.toml:3: `tls.cert` is given without `tls.key`"), "{found:?}");
+    // Not what comes of a default in place of a wrong value or of a misspelt key.
+    for text in [
+        "[limits]\nmax_payload_bytes = \"64KiB\"\nmax_frame_bytes = \"128\"\n",
+        "[limits]\nmax_payload_bytes = \"64KiB\"\nmax_frame_byte = \"128KiB\"\n",
+        "[tls]\ncert = \"a\"\nkye = \"b\"\n",
+        "[tls]\ncert = \"a\"\nkey = \n",
+    ] {
+        assert_eq!(problems(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn the_beginning_of_a_name_leads_to_it_in_whatever_section() {
     let found = problems("[limits]\nheartbeat = \"3s\"\n[session]\nslow = 1\n");
     assert!(found[0].ends_with("`session.heartbeat_interval`"), "{found:?}");

@@ -72,14 +72,24 @@ pub struct TokenKey {
     pub kid: Option<String>,
 }
 
+/// A certificate chain and the private key of its first certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// Chain in PEM, the gateway's own certificate first.
+    pub cert: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// As an inline table.
+pub(super) fn inline(value: &impl Serialize) -> String {
+    toml::Value::try_from(value).map_or_else(|_| String::new(), |value| value.to_string())
+}
+
 impl TokenKey {
     /// The key of a file, for what the file says that it is for.
     pub fn of(file: impl Into<PathBuf>) -> Self {
         Self { file: file.into(), alg: None, kid: None }
-    }
-
-    /// As an inline table.
-    pub(super) fn to_toml(&self) -> String {
-        toml::Value::try_from(self).map_or_else(|_| String::new(), |value| value.to_string())
     }
 }

@@ -131,6 +131,13 @@ impl Lane {
         }
     }
 
+    /// Goes by another [`LaneConfig::max_bytes`] and [`LaneConfig::patience`] from now on.
+    pub fn set_bounds(&mut self, max_bytes: usize, patience: u32) {
+        self.config.max_bytes = max_bytes;
+        self.config.patience = patience;
+        self.deadlines.set_patience(patience);
+    }
+
     /// Takes a command for a conversation.
     pub fn handle_command(
         &mut self,

@@ -47,6 +47,11 @@ impl Deadlines {
         Self { patience, now: 0, given: 0, open: BTreeMap::new() }
     }
 
+    /// Another patience for those who come from now on.
+    pub(super) fn set_patience(&mut self, patience: u32) {
+        self.patience = patience;
+    }
+
     pub(super) fn add(&mut self, conversation: ConversationId, awaited: Awaited) -> Ticket {
         self.given += 1;
         // Whatever is left of the tick that runs now comes on top.

@@ -160,6 +160,25 @@ fn the_check_tells_all_problems_at_once() {
 }
 
 #[test]
+fn the_check_looks_at_the_environment_when_it_is_asked_to() {
+    let shell = Shell::new();
+    shell.write("good.toml", "lanes = 3\n");
+    let check = |args: &[&str]| -> Ran {
+        let args = [&["config", "check"], args].concat();
+        shell.command(&args).env("SKEIN_LANES", "0").output().unwrap().into()
+    };
+    assert_eq!(check(&["good.toml"]).status, 0);
+    for args in [&["good.toml", "--environment"][..], &["--environment"]] {
+        let ran = check(args);
+        assert_eq!(ran.status, 3);
+        let said = "environment SKEIN_LANES: `lanes` = \"0\": must be 1 to 1024";
+        assert!(ran.err.contains(said), "{}", ran.err);
+    }
+    assert_eq!(shell.run(&["config", "check", "--environment"]).out, "environment: good\n");
+    assert_eq!(shell.run(&["config", "check"]).status, 2);
+}
+
+#[test]
 fn the_check_reads_the_files_that_are_named() {
     let shell = Shell::new();
     shell.write(
@@ -168,7 +187,29 @@ fn the_check_reads_the_files_that_are_named() {
     );
     let ran = shell.run(&["config", "check", "skein.toml"]);
     assert_eq!(ran.status, 3);
-    assert!(ran.err.contains("[tls]: no.pem") && ran.err.contains("[auth]: no.pub"), "{}", ran.err);
+    assert!(ran.err.contains("skein.toml:2: `tls.cert`: no.pem"), "{}", ran.err);
+    assert!(ran.err.contains("skein.toml:5: `auth.key_file`: no.pub"), "{}", ran.err);
+    // Beside problems of other kinds, and each of several.
+    shell.write(
+        "all.toml",
+        "lanes = 0\n[tls]\ncertificates = [{ cert = \"a.pem\", key = \"a\" }, { cert = \"b.pem\", \
+         key = \"b\" }]\nsecret_file = \"s\"\n[auth]\nkeys = [{ file = \"c\" }, { file = \"d\" }]\n\
+         jwks_file = \"e\"\n",
+    );
+    let ran = shell.run(&["config", "check", "all.toml"]);
+    assert!(ran.err.contains("there are 7 problems"), "{}", ran.err);
+    for (place, file) in [
+        ("all.toml:1: `lanes`", "= 0"),
+        ("all.toml:3: `tls.certificates`", "a.pem"),
+        ("all.toml:3: `tls.certificates`", "b.pem"),
+        ("all.toml:4: `tls.secret_file`", "file s"),
+        ("all.toml:6: `auth.keys`", "c:"),
+        ("all.toml:6: `auth.keys`", "d:"),
+        ("all.toml:7: `auth.jwks_file`", "e:"),
+    ] {
+        let told = |line: &str| line.starts_with(place) && line.contains(file);
+        assert!(ran.err.lines().any(told), "{place} {file}: {}", ran.err);
+    }
     assert_eq!(shell.run(&["config", "check", "--no-files", "skein.toml"]).status, 0);
 
     let dev = DevFiles::of(shell.path());
@@ -338,6 +379,20 @@ fn serve_stops_when_it_is_asked_to_and_logs_as_it_was_told() {
             .collect();
         assert!(messages.iter().any(|message| message == "stopped"), "{log}");
     }
+}
+
+/// The terminal is closed, the process that took the log has died: no reason to stop serving.
+#[cfg(unix)]
+#[test]
+fn a_gateway_whose_log_nobody_reads_serves_and_stops_all_the_same() {
+    let shell = Shell::new();
+    let mut serving = Serving::start(&shell, &["--listen", "127.0.0.1:0", "--log-level", "info"]);
+    drop(serving.child.stderr.take());
+    let pid = serving.child.id().to_string();
+    for signal in ["HUP", "HUP", "TERM"] {
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 
 /// Payload of a token as the gateway that made the key in `data` reads it.

@@ -196,6 +196,20 @@ impl Process {
         Self { hub, shards, host, tasks: Vec::new(), random, flush_at, tick_at }
     }
 
+    /// Other settings and bounds, any of which the gateway might have been started with.
+    pub(crate) fn reload(&mut self) {
+        let random = &mut self.random;
+        let mut settings = Settings::clone(&self.hub.settings());
+        settings.rules.limits.max_unacked_sends = 1 + random.below(MAX_UNACKED.into()) as u32;
+        settings.rules.heartbeat_interval = Duration::from_secs(2 + random.below(8));
+        settings.rules.hello_timeout = Duration::from_secs(3 + random.below(4));
+        settings.limits.push_bytes = [4 << 10, 7 << 10][random.index(2)];
+        settings.limits.shard_outbox_bytes = [1 << 20, 3 << 10][random.index(2)];
+        settings.limits.slow_consumer_timeout = Duration::from_secs(4 + random.below(8));
+        self.hub.change_settings(settings);
+        self.hub.change_lanes(LANE_BYTES / (1 + random.index(2)), ticks(PATIENCE));
+    }
+
     /// Background work that is due.
     pub(crate) fn work(&mut self, now: Instant) {
         if self.tick_at <= now {

@@ -66,7 +66,16 @@ impl World {
                 self.disk.fail_reads(percent);
             }
             970..980 => self.expire(),
+            980..990 => self.reload(),
             _ => self.net.weather = Weather::any(&mut self.random),
+        }
+    }
+
+    /// An operator gives a gateway other limits, under sessions that were told the old ones.
+    fn reload(&mut self) {
+        let at = self.random.index(self.gateways.len());
+        if let Some(process) = &mut self.gateways[at].process {
+            process.reload();
         }
     }
 
