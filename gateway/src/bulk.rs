@@ -6,6 +6,8 @@
 
 mod read;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -229,6 +231,12 @@ impl Job {
 
 /// An answer that consists of a refusal.
 pub fn refused_page(code: Code) -> Page {
-    let refusal = Refusal { code, message: code.text().into(), client_msg_id: String::new() };
+    refused_page_until(code, None)
+}
+
+/// The same, with the time after which it may be asked again.
+pub fn refused_page_until(code: Code, retry_after: Option<Duration>) -> Page {
+    let (message, client_msg_id) = (code.text().into(), String::new());
+    let refusal = Refusal { code, message, client_msg_id, retry_after };
     Page { frame: refusal.frame(), rest: None }
 }

@@ -28,6 +28,7 @@ use crate::bulk::PageReads;
 use crate::lane::{
     Ack, Command, CursorKind, Delivery, Effect, Lane, LaneConfig, Load, Peek, Receipt, Scan,
 };
+use crate::limits::Throttle;
 use crate::mail::{Drain, Mail, Outgoing};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -77,6 +78,8 @@ pub struct HubParts {
     pub lanes: usize,
     /// Bounds of each.
     pub lane: LaneConfig,
+    /// How much and how often.
+    pub throttle: Arc<Throttle>,
     /// Time and background work.
     pub host: Arc<dyn Host>,
     /// The ways to the shards, by index.
@@ -88,6 +91,7 @@ pub struct Hub {
     settings: ArcSwap<Settings>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) page_reads: PageReads,
     scan_steps: Semaphore,
@@ -104,12 +108,13 @@ pub struct Hub {
 impl Hub {
     /// A hub in which nobody is online.
     pub fn new(parts: HubParts) -> Arc<Self> {
-        let lane = || Mutex::new(Lane::new(parts.lane.clone()));
+        let lane = || Mutex::new(Lane::new(parts.lane.clone(), parts.throttle.clone()));
         Arc::new(Self {
             lanes: (0..parts.lanes.max(1)).map(|_| lane()).collect(),
             settings: ArcSwap::from_pointee(parts.settings),
             store: parts.store,
             registry: parts.registry,
+            throttle: parts.throttle,
             host: parts.host,
             overflows: parts.mailboxes.iter().map(|_| AtomicU32::new(0)).collect(),
             mailboxes: parts.mailboxes,
@@ -207,6 +212,11 @@ impl Hub {
     /// Bytes of messages that wait for the store.
     pub fn waiting_bytes(&self) -> usize {
         self.lanes.iter().map(|lane| lock(lane).waiting_bytes()).sum()
+    }
+
+    /// How much and how often, and what was refused for it.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
     }
 
     /// Sends mail from outside a lane.

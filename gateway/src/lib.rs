@@ -27,6 +27,7 @@ pub mod hub;
 pub mod keys;
 pub mod lane;
 pub mod launch;
+pub mod limits;
 pub mod log_level;
 pub mod mail;
 pub mod observe;

@@ -25,6 +25,7 @@ use crate::driver::Gateway;
 use crate::hub::{Host, Hub, HubParts, TICK, ticks};
 use crate::lane::LaneConfig;
 use crate::launch::{Launch, Serving};
+use crate::limits::{LimitClock, Throttle};
 use crate::mail::{Drain, Mail};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
@@ -130,11 +131,13 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     };
     let keys = Keys::load_or_create(config.data.join("transport.keys"))?;
     let certificates = Certificates::new(certificates);
-    let engine = engine_config(&config, certificates.clone(), &keys, tickets.as_ref())
+    let throttle = Throttle::new(&config.limits, LimitClock::machine());
+    let mut engine = engine_config(&config, certificates.clone(), &keys, tickets.as_ref())
         .map_err(ServeError::Certificate)?;
+    engine.gate = Some(throttle.clone());
     let bound: Bound<Mail> = Engine::bind(engine)?;
     let host = Arc::new(SystemHost { handle: runtime.handle().clone() });
-    let hub = Hub::new(parts(&config, verifier, store.clone(), host, bound.mailboxes()));
+    let hub = Hub::new(parts(&config, verifier, store.clone(), throttle, host, bound.mailboxes()));
     let engine = {
         let hub = hub.clone();
         bound.start(move |shard| Gateway::new(hub.clone(), shard))?
@@ -224,6 +227,7 @@ fn parts(
     config: &Config,
     verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
+    throttle: Arc<Throttle>,
     host: Arc<dyn Host>,
     mailboxes: Vec<Mailbox<Mail>>,
 ) -> HubParts {
@@ -242,6 +246,7 @@ fn parts(
             max_loading: MAX_LOADING.div_ceil(lanes),
             patience: ticks(config.store.patience),
         },
+        throttle,
         host,
         mailboxes,
     }

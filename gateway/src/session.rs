@@ -13,6 +13,7 @@ use thin_vec::ThinVec;
 
 use crate::bulk::{Job, Page};
 use crate::hub::id_bytes;
+use crate::limits::AddressKey;
 
 /// Conversations that a session remembers to be behind in. Over it the client asks for all heads.
 const MAX_BEHIND: usize = 64;
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) overflows: u32,
     /// The client has opened the live stream.
     pub(crate) is_open: bool,
+    /// Where it connected from; `None`: it is exempt from limits of addresses and users.
+    pub(crate) address: Option<AddressKey>,
 }
 
 /// Who logged in.
@@ -74,7 +77,12 @@ pub(crate) struct Behind {
 }
 
 impl Session {
-    pub(crate) fn new(conn: ConnId, now: Instant, overflows: u32) -> Box<Self> {
+    pub(crate) fn new(
+        conn: ConnId,
+        now: Instant,
+        overflows: u32,
+        address: Option<AddressKey>,
+    ) -> Box<Self> {
         Box::new(Self {
             conn,
             rules: ServerSession::new(now),
@@ -84,6 +92,7 @@ impl Session {
             stuck_since: None,
             overflows,
             is_open: false,
+            address,
         })
     }
 

@@ -97,6 +97,14 @@ codes! {
     126 Kicked "an operator has ended the session" Retry::No;
     /// An operator has shut out this user or this address, for a time or until further notice.
     127 Blocked "the user or the address is blocked" ms(300_000);
+    /// The address has as many connections as it may have.
+    128 TooManyConnections "too many connections from this address" ms(10_000);
+    /// Too many bytes came from the address before a login.
+    129 TooManyLoginBytes "too many bytes before the login from this address" ms(5_000);
+    /// Too many logins from the address have failed; no token is looked at for a while.
+    130 TooManyFailedLogins "too many failed logins from this address" ms(5_000);
+    /// The user says more than anybody who means well has to say.
+    131 TooManyFrames "the user says too much" ms(10_000);
 
     /// A field of a request is outside its rules.
     200 InvalidArgument "a field of the request is not allowed" Retry::No;
@@ -108,6 +116,16 @@ codes! {
     203 TooManySends "too many sends are under way" ms(100);
     /// The request is not allowed in this state or by this user.
     204 Forbidden "not allowed" Retry::No;
+    /// The user sends more messages than allowed.
+    205 UserMessageRate "the user sends too many messages" ms(1_000);
+    /// The user sends more bytes than allowed.
+    206 UserByteRate "the user sends too many bytes" ms(1_000);
+    /// The conversation gets more messages than allowed.
+    207 ConversationMessageRate "the conversation gets too many messages" ms(1_000);
+    /// The conversation gets more bytes than allowed.
+    208 ConversationByteRate "the conversation gets too many bytes" ms(1_000);
+    /// The user asks for heads and messages more often than allowed.
+    209 SyncRate "the user asks too often" ms(1_000);
 
     /// More is waiting than the gateway may hold.
     300 Overloaded "the gateway has too much to do" ms(1_000);
@@ -161,11 +179,20 @@ mod tests {
             "125 TooManyDevices",
             "126 Kicked",
             "127 Blocked",
+            "128 TooManyConnections",
+            "129 TooManyLoginBytes",
+            "130 TooManyFailedLogins",
+            "131 TooManyFrames",
             "200 InvalidArgument",
             "201 UnknownConversation",
             "202 PayloadTooLarge",
             "203 TooManySends",
             "204 Forbidden",
+            "205 UserMessageRate",
+            "206 UserByteRate",
+            "207 ConversationMessageRate",
+            "208 ConversationByteRate",
+            "209 SyncRate",
             "300 Overloaded",
             "301 StoreUnavailable",
             "302 StoreStopped",

@@ -52,9 +52,15 @@ pub enum Event {
     RefreshToken(String),
     /// Answer a ping with this nonce.
     Ping(u64),
+    /// Many frames that mean nothing here have been passed over, and more may follow: a good moment
+    /// to look after others.
+    PassedOver,
     /// The peer leaves.
     Bye,
 }
+
+/// Empty frames, and frames of newer clients, that are passed over at a time.
+const PASSED_OVER: usize = 64;
 
 /// The first frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +111,8 @@ pub struct Refusal {
     pub message: String,
     /// The send that it answers; empty if none.
     pub client_msg_id: String,
+    /// When it may be tried again at the earliest; `None`: as the code says.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -112,7 +120,10 @@ impl Refusal {
     pub fn frame(&self) -> Bytes {
         let (retry, after) = match self.code.retry() {
             crate::codes::Retry::No => (false, 0),
-            crate::codes::Retry::After(delay) => (true, delay.as_millis() as u32),
+            crate::codes::Retry::After(delay) => {
+                let delay = self.retry_after.unwrap_or(delay).as_nanos().div_ceil(1_000_000);
+                (true, u32::try_from(delay).unwrap_or(u32::MAX))
+            }
         };
         server_frame(server_frame::Kind::Error(wire::Error {
             code: self.code.number(),
@@ -227,7 +238,7 @@ impl ServerSession {
     /// # Errors
     /// The peer broke a rule: close with this.
     pub fn poll_event(&mut self, rules: &Rules) -> Result<Option<Event>, Close> {
-        loop {
+        for _ in 0..PASSED_OVER {
             if self.state == State::Checking {
                 return Ok(None);
             }
@@ -246,6 +257,7 @@ impl ServerSession {
                 return Ok(Some(event));
             }
         }
+        Ok(Some(Event::PassedOver))
     }
 
     /// Admits the peer; returns the Welcome frame.
@@ -352,7 +364,8 @@ impl ServerSession {
             let seconds = MIN_TOKEN_INTERVAL.as_secs();
             let message = format!("a session may show one new token in {seconds} s");
             let client_msg_id = String::new();
-            return Ok(Event::Refused(Refusal { code: Code::Overloaded, message, client_msg_id }));
+            let (code, retry_after) = (Code::Overloaded, None);
+            return Ok(Event::Refused(Refusal { code, message, client_msg_id, retry_after }));
         }
         self.refreshed = Some(now);
         Ok(Event::RefreshToken(parse_token(refresh.token)?))
@@ -364,7 +377,7 @@ impl ServerSession {
             // An id that breaks its own limit is not sent back.
             let echo = named.len() <= MAX_CLIENT_MSG_ID_BYTES;
             let client_msg_id = if echo { named.clone() } else { String::new() };
-            Event::Refused(Refusal { code, message, client_msg_id })
+            Event::Refused(Refusal { code, message, client_msg_id, retry_after: None })
         };
         if self.unanswered >= rules.limits.max_unacked_sends {
             let max = rules.limits.max_unacked_sends;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn_proto::{IdleTimeout, TransportConfig, VarInt, congestion::NewRenoConfig};
 
-use crate::{ClientTls, Keys, ServerTls};
+use crate::{ClientTls, Gate, Keys, ServerTls};
 
 /// Shards that fit into the byte of a connection id that names them.
 pub const MAX_SHARDS: usize = 256;
@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub quic: QuicConfig,
     /// When an unknown address must prove itself first.
     pub validation: AddressValidation,
+    /// Who may begin a handshake, beside that. `None`: anybody.
+    pub gate: Option<Arc<dyn Gate>>,
     /// Let the kernel steer datagrams to shards by connection id (Linux). `false`: shards hand
     /// them over to each other, which is slower and only there for systems that refuse the filter.
     pub kernel_steering: bool,
@@ -59,6 +61,7 @@ impl EngineConfig {
             limits: Limits::default(),
             quic: QuicConfig::default(),
             validation: AddressValidation::default(),
+            gate: None,
             kernel_steering: true,
         }
     }

@@ -25,7 +25,8 @@ use quinn_proto::{
 };
 
 use crate::{
-    AddressValidation, ClientTls, CloseReason, ConnId, ConnectError, Driver, Io, Limits,
+    AddressValidation, Attempt, ClientTls, CloseReason, ConnId, ConnectError, Driver, Gate, Io,
+    Limits, Verdict,
     crypto::SlimClient,
     id::MAX_SLOTS,
     slot::{Conn, Slot},
@@ -59,6 +60,7 @@ pub(crate) struct CoreConfig {
     pub(crate) client: Option<Dialing>,
     pub(crate) limits: Limits,
     pub(crate) validation: AddressValidation,
+    pub(crate) gate: Option<Arc<dyn Gate>>,
     /// Of each connection, bytes.
     pub(crate) send_window: u32,
     /// The socket never fragments, so larger datagrams may be tried.
@@ -238,7 +240,18 @@ impl Core {
         let counters = &self.config.counters;
         self.scratch.clear();
         let limits = &self.config.limits;
-        if self.stopping
+        let verdict = self.config.gate.as_ref().map_or(Verdict::Admit, |gate| {
+            gate.judge(&Attempt {
+                address: incoming.remote_address().ip().to_canonical(),
+                is_proven: incoming.remote_address_validated(),
+                now: self.now,
+            })
+        });
+        if verdict == Verdict::Ignore {
+            return self.endpoint.ignore(incoming);
+        }
+        if verdict == Verdict::Refuse
+            || self.stopping
             || self.connections >= limits.max_connections
             || self.incoming >= limits.max_handshakes
         {
@@ -251,7 +264,7 @@ impl Core {
             AddressValidation::Always => true,
             AddressValidation::UnderPressure(handshakes) => self.incoming > handshakes,
         };
-        if validate && !incoming.remote_address_validated() {
+        if (validate || verdict == Verdict::Prove) && !incoming.remote_address_validated() {
             match self.endpoint.retry(incoming, &mut self.scratch) {
                 Ok(transmit) => {
                     counters.retried.add(1);

@@ -256,6 +256,7 @@ impl<M: Send + 'static> Bound<M> {
                 client: client.clone(),
                 limits: self.config.limits.clone(),
                 validation: self.config.validation,
+                gate: self.config.gate.clone(),
                 send_window: self.config.quic.send_window,
                 allow_mtud: !seat.socket.may_fragment(),
                 map_v4: self.local.is_ipv6(),

@@ -85,6 +85,7 @@ impl<D: Driver> SimShard<D> {
             client,
             limits: config.limits.clone(),
             validation: config.validation,
+            gate: config.gate.clone(),
             send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,

@@ -64,7 +64,7 @@ counters! {
     connected,
     /// Handshakes that failed or took too long.
     handshakes_failed,
-    /// Attempts refused because a limit (connections, handshakes at a time) was reached.
+    /// Attempts refused because a limit (connections, handshakes at a time) was reached, or by the gate.
     refused,
     /// Attempts answered with Retry.
     retried,

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use skein_protocol::limits::{
     DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_HELLO_TIMEOUT, DEFAULT_MAX_BULK_STREAMS,
     DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_PAYLOAD_BYTES,
@@ -17,12 +18,14 @@ use skein_storage::scylla::{MAX_RETENTION, MIN_RETENTION};
 
 use super::cluster::{Hosts, Keyspace, Replicas};
 use super::quantity::{OptionalSpan, bytes, count, span};
+use super::rate::{NetworkList, OptionalCount, byte_rate, rate};
 use super::rule::{
     Address, Certificates, Flag, Folder, LogFilter, OneOf, OptionalAddress, OptionalFile,
     OptionalText, Text, TokenKeys,
 };
 use super::table::settings;
 use super::value::{CertificateFiles, LogFormat, StoreKind, TokenKey};
+use crate::limits::Rate;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -42,6 +45,11 @@ const fn secs(number: u64) -> Duration {
 
 const fn mins(number: u64) -> Duration {
     Duration::from_secs(60 * number)
+}
+
+/// Networks that are written right.
+fn networks<const N: usize>(texts: [&str; N]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 settings! {
@@ -154,6 +162,49 @@ settings! {
         /// Payload bytes that wait for the store in all lanes together; sends beyond it are
         /// refused as overload. At least `max_frame_bytes` for each lane.
         lane_bytes: usize = 64 * MIB as usize, bytes(MIB, 64 * GIB);
+        /// Whose connections and users are held to none of the rates and numbers that follow. This
+        /// machine, unless told otherwise; add load balancers that hide the addresses of clients, and
+        /// whoever tests with much load.
+        exempt: Vec<IpNet> = networks(["127.0.0.0/8", "::1/128"]), NetworkList;
+        /// Who may not connect, exempt or not: attempts from there are not answered.
+        blocked: Vec<IpNet> = Vec::new(), NetworkList;
+        /// Handshakes that an address may begin; in IPv6 a /64 network counts as one address, here
+        /// and below. Beyond it a client must prove its address first, and then has a second bucket
+        /// of the same size, so that nobody can empty it in its name; beyond that it is refused.
+        /// Behind one address may be a whole company, or thousands of telephones.
+        handshakes_per_address: Option<Rate> = Some(Rate::per_second(200, 2000)),
+            rate("handshakes in time");
+        /// Connections of an address at a time; more are closed with 128.
+        connections_per_address: Option<u32> = Some(5000),
+            OptionalCount("connections", 16_000_000);
+        /// Bytes that may come from an address on connections that are not logged in; more are
+        /// closed with 129. A Hello with its token takes one or two KiB, 8KiB at the most.
+        login_bytes_per_address: Option<Rate> = Some(Rate::per_second(4 << 20, 16 << 20)),
+            byte_rate();
+        /// Logins with a bad token from an address. Each failure beyond it shuts the address out, for
+        /// 5s and then twice as long each time up to 5m: logins from there are closed with 130 and
+        /// their tokens are not looked at. Tokens that have expired do not count.
+        failed_logins_per_address: Option<Rate> = Some(Rate::per_minute(30, 60)),
+            rate("logins in time");
+        /// Frames of a user on the live streams of all devices, where each cursor in a frame counts
+        /// as one; more are closed with 131. What a person writes and reads is far below.
+        frames_per_user: Option<Rate> = Some(Rate::per_second(500, 5000)),
+            rate("frames in time");
+        /// Messages of a user, all devices together; more are refused with 205.
+        messages_per_user: Option<Rate> = Some(Rate::per_second(50, 500)),
+            rate("messages in time");
+        /// Bytes of their payloads; more are refused with 206.
+        message_bytes_per_user: Option<Rate> = Some(Rate::per_second(2 << 20, 16 << 20)),
+            byte_rate();
+        /// Messages to a conversation, of all its members; more are refused with 207.
+        messages_per_conversation: Option<Rate> = Some(Rate::per_second(200, 2000)),
+            rate("messages in time");
+        /// Bytes of their payloads; more are refused with 208.
+        message_bytes_per_conversation: Option<Rate> = Some(Rate::per_second(8 << 20, 64 << 20)),
+            byte_rate();
+        /// Requests for heads and messages of a user; more are refused with 209. A client that logs
+        /// in makes a few of them.
+        syncs_per_user: Option<Rate> = Some(Rate::per_second(20, 200)), rate("requests in time");
     }
 
     /// The life of a session.

@@ -15,6 +15,7 @@ mod keys;
 mod live;
 mod print;
 mod quantity;
+mod rate;
 mod rule;
 mod source;
 mod table;

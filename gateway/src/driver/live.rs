@@ -4,15 +4,30 @@ use bytes::Bytes;
 use skein_protocol::Code;
 use skein_protocol::cursor::Mark;
 use skein_protocol::frame::encode_into;
-use skein_protocol::server::{Close, Event};
+use skein_protocol::server::{Close, Event, Send};
 use skein_protocol::wire::{self, server_frame::Kind};
 use skein_transport::{Io, Read, WriteError};
 
 use super::pages::give_up_pages;
 use super::{Gateway, origin};
 use crate::hub::conversation_of;
-use crate::lane::{Command, CursorKind};
+use crate::lane::{Command, CursorKind, refusal_of};
+use crate::limits::Limit;
 use crate::session::{Behind, Session, live_stream};
+
+/// Frames of one session that are worked on in a turn of its shard, each a microsecond or two; the
+/// rest waits for the next turn. So whoever says much that is cheap to say takes no more of a shard
+/// than others. As many as the sends that a session may have under way, so that they stay one batch.
+const FRAMES_A_TURN: usize = 64;
+
+/// What an event counts of these: a cursor is as much work as a frame.
+fn cost(event: &Event) -> usize {
+    match event {
+        Event::Delivered(marks) | Event::Read(marks) => marks.len().max(1),
+        Event::PassedOver => FRAMES_A_TURN,
+        _ => 1,
+    }
+}
 
 impl Gateway {
     pub(super) fn read_live(
@@ -20,8 +35,29 @@ impl Gateway {
         io: &mut Io<'_>,
         session: &mut Session,
     ) -> Result<(), Close> {
+        let mut said = 0;
+        self.read_some(io, session, &mut said)?;
+        match &session.who {
+            Some(who) if said > 0 && session.address.is_some() => {
+                self.hub.throttle.said(&who.user, said)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_some(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        said: &mut usize,
+    ) -> Result<(), Close> {
         loop {
-            let is_all = self.pump(io, session)?;
+            let is_all = self.pump(io, session, said)?;
+            if *said >= FRAMES_A_TURN {
+                // The timer comes in the next turn, and goes on here.
+                io.set_timer(session.conn, Some(io.now()));
+                return Ok(());
+            }
             if self.is_over_push_limit(io, session, 0) {
                 self.wait_for_room(io, session);
                 return Ok(());
@@ -31,7 +67,12 @@ impl Gateway {
                 continue;
             }
             match io.read(session.conn, live_stream()) {
-                Read::Chunk(chunk) => session.rules.handle_bytes(chunk, io.now()),
+                Read::Chunk(chunk) => {
+                    if let (None, Some(address)) = (&session.who, session.address) {
+                        self.hub.throttle.before_login(address, chunk.len())?;
+                    }
+                    session.rules.handle_bytes(chunk, io.now());
+                }
                 Read::Blocked => return Ok(()),
                 Read::Fin => return Err(Close::new(Code::Ok)),
                 Read::Reset(_) => {
@@ -42,17 +83,26 @@ impl Gateway {
         }
     }
 
-    /// Handles what the peer has asked for, as long as there is room for answers. Returns whether
-    /// that was all.
-    pub(super) fn pump(&mut self, io: &mut Io<'_>, session: &mut Session) -> Result<bool, Close> {
+    /// Handles what the peer has asked for, as long as there is room for answers and it is not
+    /// enough for this turn. Returns whether that was all.
+    fn pump(
+        &mut self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        said: &mut usize,
+    ) -> Result<bool, Close> {
         let settings = self.settings.clone();
         let outcome = loop {
+            if *said >= FRAMES_A_TURN {
+                break Ok(false);
+            }
             if self.is_over_push_limit(io, session, self.answers.len()) {
                 break Ok(false);
             }
             match session.rules.poll_event(&settings.rules) {
                 Ok(None) => break Ok(true),
                 Ok(Some(event)) => {
+                    *said += cost(&event);
                     if let Err(close) = self.handle_event(io, session, event) {
                         break Err(close);
                     }
@@ -85,19 +135,37 @@ impl Gateway {
         match event {
             Event::Hello(hello) => return self.login(io, session, hello),
             Event::Ping(nonce) => self.answer(Kind::Pong(wire::Pong { nonce })),
-            Event::Refused(refusal) => self.answers.extend_from_slice(&refusal.frame()),
+            Event::Refused(refusal) => {
+                if refusal.code == Code::TooManySends {
+                    self.hub.throttle.hit(Limit::UnackedSends);
+                }
+                self.answers.extend_from_slice(&refusal.frame());
+            }
+            Event::PassedOver if session.who.is_none() => {
+                return Err(Close::new(Code::HelloExpected));
+            }
+            Event::PassedOver => {}
             Event::Bye => return Err(Close::new(Code::Ok)),
             Event::RefreshToken(token) => return self.refresh(io, session, &token),
-            Event::Send(send) => {
-                if let Some(origin) = origin(session) {
-                    let conversation = conversation_of(&origin.user, &send.target);
-                    self.commands.push((conversation, Command::Send(origin, send)));
-                }
-            }
+            Event::Send(send) => self.send(session, send),
             Event::Delivered(marks) => self.raise(session, CursorKind::Delivered, &marks),
             Event::Read(marks) => self.raise(session, CursorKind::Read, &marks),
         }
         Ok(())
+    }
+
+    fn send(&mut self, session: &mut Session, send: Send) {
+        let Some(origin) = origin(session) else { return };
+        if !origin.is_exempt
+            && let Err(early) = self.hub.throttle.message(&origin.user, send.payload.len())
+        {
+            let refusal = refusal_of(&send, early.code, Some(early.retry_after));
+            self.answers.extend_from_slice(&refusal.frame());
+            session.rules.answered();
+            return;
+        }
+        let conversation = conversation_of(&origin.user, &send.target);
+        self.commands.push((conversation, Command::Send(origin, send)));
     }
 
     pub(super) fn answer(&mut self, kind: Kind) {

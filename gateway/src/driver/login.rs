@@ -7,6 +7,7 @@ use skein_transport::{Io, StreamId};
 
 use super::{Gateway, origin};
 use crate::lane::{Command, CursorKind};
+use crate::limits::Limit;
 use crate::mail::Mail;
 use crate::registry::Entered;
 use crate::session::{Session, Who};
@@ -23,8 +24,15 @@ impl Gateway {
         }
         let hub = self.hub.clone();
         let now = hub.host.now();
-        let identity = self.settings.verifier.verify(&hello.token, now).map_err(Close::new)?;
-        let device = device_of(hello.device, identity.device)?;
+        if let Some(address) = session.address {
+            hub.throttle.may_log_in(address)?;
+        }
+        let identity = self.settings.verifier.verify(&hello.token, now);
+        let known = identity.map_err(Close::new).and_then(|identity| {
+            let device = device_of(hello.device, identity.device.clone())?;
+            Ok((identity, device))
+        });
+        let (identity, device) = self.noting_failure(session, known)?;
         let number = self.enter(session, &identity.user, &device)?;
         tracing::debug!(
             conn = %session.conn, session = number, user = %identity.user, device = %device,
@@ -50,12 +58,21 @@ impl Gateway {
         streams.into_iter().try_for_each(|stream| self.read_bulk(io, session, stream))
     }
 
+    /// Has failures of an address counted.
+    fn noting_failure<T>(&self, session: &Session, login: Result<T, Close>) -> Result<T, Close> {
+        if let (Err(close), Some(address)) = (&login, session.address) {
+            self.hub.throttle.login_failed(address, close.code);
+        }
+        login
+    }
+
     /// Lists the session as online; returns its number.
     fn enter(&self, session: &Session, user: &UserId, device: &DeviceId) -> Result<u64, Close> {
         let hub = &self.hub;
         match hub.registry.enter(user, device, session.conn) {
             Entered::New => hub.admit().ok_or_else(|| {
                 hub.registry.leave(user, session.conn);
+                hub.throttle.hit(Limit::Sessions);
                 Close::new(Code::TooManySessions)
             }),
             // It takes the place of a session that leaves, so a full gateway takes it too.
@@ -63,7 +80,10 @@ impl Gateway {
                 hub.post(older, Mail::Close(older, Close::new(Code::Replaced)));
                 Ok(hub.admit_replacement())
             }
-            Entered::TooMany => Err(Close::new(Code::TooManyDevices)),
+            Entered::TooMany => {
+                hub.throttle.hit(Limit::Devices);
+                Err(Close::new(Code::TooManyDevices))
+            }
         }
     }
 
@@ -83,7 +103,8 @@ impl Gateway {
         token: &str,
     ) -> Result<(), Close> {
         let (now, now_ms) = (self.hub.host.now(), self.hub.host.now_ms());
-        let identity = self.settings.verifier.verify(token, now).map_err(Close::new)?;
+        let identity = self.settings.verifier.verify(token, now).map_err(Close::new);
+        let identity = self.noting_failure(session, identity)?;
         let Some(who) = &session.who else {
             return Err(Close::new(Code::ProtocolViolation));
         };

@@ -26,6 +26,7 @@ use skein_transport::{CloseReason, ConnId, Dir, Driver, Io, StreamId, VarInt};
 
 use crate::hub::Hub;
 use crate::lane::{Command, Origin};
+use crate::limits::Limit;
 use crate::mail::{Drain, Mail};
 use crate::session::{Bulk, BulkState, Session, live_stream};
 use crate::settings::Settings;
@@ -97,11 +98,14 @@ impl Gateway {
 
     fn end(&mut self, io: &mut Io<'_>, session: Box<Session>, close: &Close) {
         tracing::debug!(conn = %session.conn, code = %close.code, reason = close.reason, "closing");
-        io.close(session.conn, VarInt::from_u32(close.code.number()), close.reason.as_bytes());
+        close_with(io, session.conn, close);
         self.leave(&session);
     }
 
     fn leave(&self, session: &Session) {
+        if let Some(address) = session.address {
+            self.hub.throttle.left(address);
+        }
         if let Some(who) = &session.who {
             self.hub.registry.leave(&who.user, session.conn);
             self.hub.dismiss();
@@ -185,14 +189,20 @@ impl Driver for Gateway {
     type Mail = Mail;
 
     fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
-        let session = Session::new(conn, io.now(), self.hub.overflows(self.shard));
+        let Some(remote) = io.remote_address(conn) else { return };
+        let address = match self.hub.throttle.connected(remote.ip()) {
+            Ok(address) => address,
+            // Nothing is kept for it, so nothing is to be cleared away when it is gone.
+            Err(close) => return close_with(io, conn, &close),
+        };
+        let session = Session::new(conn, io.now(), self.hub.overflows(self.shard), address);
         self.arm(io, &session);
         self.keep(session);
     }
 
     fn on_stream_opened(&mut self, io: &mut Io<'_>, conn: ConnId, stream: StreamId) {
         let max_bulk = self.settings.rules.limits.max_bulk_streams as usize;
-        self.with(io, conn, |_, io, session| {
+        self.with(io, conn, |gateway, io, session| {
             if stream.dir() != Dir::Bi {
                 return Err(Close::because(
                     Code::ProtocolViolation,
@@ -206,6 +216,7 @@ impl Driver for Gateway {
                 session.bulk.reserve_exact(1);
                 session.bulk.push(Bulk { stream, state: BulkState::Asking(Decoder::new()) });
             } else {
+                gateway.hub.throttle.hit(Limit::BulkStreams);
                 let refused = VarInt::from_u32(Code::Overloaded.number());
                 io.stop_sending(conn, stream, refused);
                 io.reset(conn, stream, refused);
@@ -257,7 +268,8 @@ impl Driver for Gateway {
                 return Err(Close::new(Code::SlowConsumer));
             }
             gateway.arm(io, session);
-            Ok(())
+            // It may have come because there was more to read than is done in a turn.
+            if session.is_open { gateway.read_live(io, session) } else { Ok(()) }
         });
     }
 
@@ -316,5 +328,14 @@ impl Driver for Gateway {
 
 fn origin(session: &Session) -> Option<Origin> {
     let who = session.who.as_ref()?;
-    Some(Origin { conn: session.conn, user: who.user.clone(), device: who.device.clone() })
+    Some(Origin {
+        conn: session.conn,
+        user: who.user.clone(),
+        device: who.device.clone(),
+        is_exempt: session.address.is_none(),
+    })
+}
+
+fn close_with(io: &mut Io<'_>, conn: ConnId, close: &Close) {
+    io.close(conn, VarInt::from_u32(close.code.number()), close.reason.as_bytes());
 }

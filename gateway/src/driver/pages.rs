@@ -6,7 +6,7 @@ use skein_protocol::wire;
 use skein_transport::{ConnId, Io, Read, StreamId, VarInt, WriteError};
 
 use super::Gateway;
-use crate::bulk::{Job, Page, refused_page};
+use crate::bulk::{Job, Page, refused_page, refused_page_until};
 use crate::mail::Mail;
 use crate::session::{BulkState, Session};
 
@@ -54,6 +54,14 @@ impl Gateway {
         session.rules.heard(io.now());
         match bulk_request(frame, &settings.rules)? {
             Some(request) => {
+                if session.address.is_some()
+                    && let Err(early) = self.hub.throttle.sync(&who.user)
+                {
+                    session.bulk[place].state = BulkState::Working;
+                    let page = refused_page_until(early.code, Some(early.retry_after));
+                    self.write_page(io, session, stream, page);
+                    return Ok(());
+                }
                 self.go_on(io, session, stream, Job::new(who.user, request));
             }
             None => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::Throttle;
 
 mod cursors;
 mod sync;
@@ -109,6 +110,7 @@ fn hub_with(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>, lane: LaneConf
         lanes: 1,
         lane,
         host: Arc::new(TokioHost),
+        throttle: Throttle::off(),
         mailboxes,
     })
 }

@@ -24,6 +24,8 @@ mod window;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use skein_protocol::cursor::Mark;
 use skein_protocol::server::{Refusal, Send, Target};
@@ -37,6 +39,8 @@ pub use types::{
     Ack, Command, CursorKind, Delivery, Effect, Found, Load, Loaded, Origin, Peek, Receipt, Scan,
 };
 pub use window::{Key, Known};
+
+use crate::limits::Throttle;
 
 /// Bounds of one lane.
 #[derive(Debug, Clone)]
@@ -98,6 +102,8 @@ enum Slot {
 /// One share of the conversations.
 pub struct Lane {
     config: LaneConfig,
+    /// How much and how often for each conversation.
+    throttle: Arc<Throttle>,
     slots: HashMap<ConversationId, Slot>,
     /// Every loaded conversation once, for second-chance eviction.
     clock: VecDeque<ConversationId>,
@@ -117,10 +123,11 @@ pub struct Lane {
 
 impl Lane {
     /// An empty lane.
-    pub fn new(config: LaneConfig) -> Self {
+    pub fn new(config: LaneConfig, throttle: Arc<Throttle>) -> Self {
         Self {
             deadlines: Deadlines::new(config.patience),
             config,
+            throttle,
             slots: HashMap::new(),
             clock: VecDeque::new(),
             dirty: Vec::new(),
@@ -375,7 +382,11 @@ fn refuse(command: &Command, code: Code, effects: &mut Vec<Effect>) {
 }
 
 fn refuse_send(conn: ConnId, send: &Send, code: Code, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Refuse(conn, refusal_of(send, code, None)));
+}
+
+/// The answer to a send that is not carried out.
+pub(crate) fn refusal_of(send: &Send, code: Code, retry_after: Option<Duration>) -> Refusal {
     let client_msg_id = send.client_msg_id.as_str().into();
-    let refusal = Refusal { code, message: code.text().into(), client_msg_id };
-    effects.push(Effect::Refuse(conn, refusal));
+    Refusal { code, message: code.text().into(), client_msg_id, retry_after }
 }

@@ -6,7 +6,8 @@ use skein_storage::{AppendError, StoreError};
 
 use super::window::Key;
 use super::{
-    Ack, Effect, Found, Lane, Origin, Scan, Slot, code_of, refuse, refuse_send, size_of_send,
+    Ack, Effect, Found, Lane, Origin, Scan, Slot, code_of, refusal_of, refuse, refuse_send,
+    size_of_send,
 };
 
 impl Lane {
@@ -146,6 +147,14 @@ impl Lane {
         }
         if full || state.waiting_len() >= self.config.max_waiting {
             refuse_send(origin.conn, &send, Code::Overloaded, effects);
+            return;
+        }
+        // Only here: who is no member cannot empty the bucket, and a repetition costs nothing.
+        if !origin.is_exempt
+            && let Err(early) = self.throttle.conversation_message(conversation, send.payload.len())
+        {
+            let refusal = refusal_of(&send, early.code, Some(early.retry_after));
+            effects.push(Effect::Refuse(origin.conn, refusal));
             return;
         }
         self.bytes += size;

@@ -15,6 +15,7 @@ use skein_protocol::{ClientMsgId, DeviceId, Seq};
 use skein_storage::{Append, AppendError, CursorPair, Extent, Record};
 
 use super::*;
+use crate::limits::Throttle;
 
 const WINDOW: usize = 3;
 const DEVICES: usize = 3;
@@ -34,7 +35,7 @@ fn conversation() -> ConversationId {
 
 fn origin(device_no: usize) -> Origin {
     let conn = ConnId::from_u64(device_no as u64);
-    Origin { conn, user: user(device_no), device: device(device_no) }
+    Origin { conn, user: user(device_no), device: device(device_no), is_exempt: false }
 }
 
 /// One step of a schedule.
@@ -122,7 +123,7 @@ impl World {
     }
 
     fn lane() -> Lane {
-        Lane::new(LaneConfig {
+        let config = LaneConfig {
             dedup_window: WINDOW,
             max_bytes: 1 << 20,
             max_waiting: 64,
@@ -130,7 +131,8 @@ impl World {
             max_unwritten: 4,
             max_loading: 4,
             patience: PATIENCE,
-        })
+        };
+        Lane::new(config, Throttle::off())
     }
 
     fn head(&self) -> Seq {

@@ -150,6 +150,7 @@ impl Reload {
         let new_certificates = self.certificates.replace(found.certificates);
         let settings = serve::settings(&config, found.verifier, self.hub.mailboxes().len());
         self.hub.change_settings(settings);
+        self.hub.throttle.change(&config.limits);
         self.hub.registry.set_max_devices(config.limits.max_devices_per_user);
         let lane_bytes = config.limits.lane_bytes.div_ceil(config.lanes as usize);
         self.hub.change_lanes(lane_bytes, ticks(config.store.patience));

@@ -12,6 +12,7 @@ use skein_gateway::config::AuthConfig;
 use skein_gateway::driver::Gateway;
 use skein_gateway::hub::{Host, Hub, HubParts, TICK, ticks};
 use skein_gateway::lane::LaneConfig;
+use skein_gateway::limits::Throttle;
 use skein_gateway::registry::Registry;
 use skein_gateway::settings::{SessionLimits, Settings};
 use skein_gateway::token::{Grant, Signer};
@@ -184,6 +185,7 @@ impl Process {
                 patience: ticks(PATIENCE),
             },
             host: host.clone(),
+            throttle: Throttle::off(),
             mailboxes: seats.iter().map(Seat::mailbox).collect(),
         });
         let mut seat_shard = |(index, seat)| {

@@ -73,6 +73,90 @@ fn retry_proves_the_address() {
     }
 }
 
+#[derive(Debug)]
+struct Doorkeeper {
+    verdict: Verdict,
+    asked: Mutex<Vec<Attempt>>,
+}
+
+impl Gate for Doorkeeper {
+    fn judge(&self, attempt: &Attempt) -> Verdict {
+        self.asked.lock().unwrap().push(*attempt);
+        self.verdict
+    }
+}
+
+#[test]
+fn the_gate_is_asked_before_anything_is_kept() {
+    for verdict in [Verdict::Admit, Verdict::Prove, Verdict::Refuse, Verdict::Ignore] {
+        let gate = Arc::new(Doorkeeper { verdict, asked: Mutex::default() });
+        let mut pair = Pair::new(Weather::default(), 1, |config| config.gate = Some(gate.clone()));
+        let conn = pair.connect();
+        pair.run(Duration::from_secs(3));
+        let proofs: Vec<bool> = gate.asked.lock().unwrap().iter().map(|a| a.is_proven).collect();
+        let stats = pair.server.core.counters().read();
+        match verdict {
+            Verdict::Admit | Verdict::Prove => {
+                assert_eq!(pair.client.probe.connected(), [conn]);
+                let proven = verdict == Verdict::Prove;
+                assert_eq!(stats.retried, u64::from(proven));
+                assert_eq!(proofs, if proven { vec![false, true] } else { vec![false] });
+            }
+            Verdict::Refuse => {
+                let closed = pair.client.probe.closed(conn);
+                assert!(
+                    matches!(closed, Some(CloseReason::Transport { code: 2, .. })),
+                    "{closed:?}"
+                );
+                assert_eq!((stats.refused, stats.connections), (1, 0));
+            }
+            Verdict::Ignore => {
+                assert_eq!(pair.client.probe.closed(conn), None);
+                assert_eq!((stats.responses, stats.connections), (0, 0));
+                assert!(proofs.len() > 1, "it tries again");
+            }
+        }
+    }
+}
+
+/// RFC 9000 section 8.1: to an address that is not proven goes at most three times what came.
+#[test]
+fn what_is_sent_to_an_unproven_address_is_at_most_threefold() {
+    for validation in [AddressValidation::Off, AddressValidation::Always] {
+        let mut pair = Pair::new(Weather::default(), 7, |config| {
+            config.validation = validation;
+            config.limits.handshake_timeout = Duration::from_secs(60);
+        });
+        // The victim has sent nothing and drops what comes.
+        let victim: SocketAddr = ([10, 6, 6, 6], 666).into();
+        let to = pair.server.address;
+        pair.connect();
+        pair.turn();
+        let hellos: Vec<Vec<u8>> = pair.wire.values().map(|(_, _, data)| data.clone()).collect();
+        pair.wire.clear();
+        let (mut received, mut sent) = (0, 0);
+        for round in 0..100 {
+            for hello in &hellos {
+                // Whole, and too short to be the first of a connection.
+                let hello = if round % 3 == 2 { &hello[..600] } else { &hello[..] };
+                received += hello.len();
+                pair.send(victim, to, hello.to_vec());
+            }
+            for _ in 0..20 {
+                pair.turn();
+                pair.now += Duration::from_millis(50);
+                // Of the client nothing more is heard.
+                pair.wire.retain(|_, (from, receiver, data)| {
+                    sent += if *receiver == victim { data.len() } else { 0 };
+                    *from == victim
+                });
+                assert!(sent <= 3 * received, "{received} bytes were answered with {sent}");
+            }
+        }
+        assert!(sent > 0, "nothing was answered");
+    }
+}
+
 #[test]
 fn rubbish_makes_no_state() {
     let mut pair = Pair::new(Weather::default(), 3, |_| {});

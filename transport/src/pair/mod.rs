@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -13,8 +13,8 @@ use quinn_proto::{StreamId, VarInt};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    AddressValidation, ClientTls, CloseReason, ConnId, Driver, EngineConfig, Io, Keys, Limits,
-    QuicConfig, Read, ServerTls, TlsOptions, WriteError,
+    AddressValidation, Attempt, ClientTls, CloseReason, ConnId, Driver, EngineConfig, Gate, Io,
+    Keys, Limits, QuicConfig, Read, ServerTls, TlsOptions, Verdict, WriteError,
     core::{Core, CoreConfig, Datagram},
     engine::{client_config, endpoint_config, server_config},
 };
@@ -129,6 +129,7 @@ impl Side {
             client: client_config(&config, &transport),
             limits: config.limits.clone(),
             validation: config.validation,
+            gate: config.gate.clone(),
             send_window: config.quic.send_window,
             allow_mtud: true,
             map_v4: false,
