@@ -1,6 +1,7 @@
 //! A relay between a client and the gateway that remembers or swallows datagrams.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
@@ -17,14 +18,21 @@ pub struct Relay {
     pub outer: Arc<UdpSocket>,
     /// Datagrams of the client, in order.
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Bytes of datagrams that the gateway sent.
+    answered: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Relay {
     /// `answers`: whether what the gateway says comes back to the client.
     pub async fn start(gateway: SocketAddr, answers: bool) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, gateway, answers).await
+    }
+
+    /// The same; the gateway takes the client for one at this address.
+    pub async fn start_at(ip: Ipv4Addr, gateway: SocketAddr, answers: bool) -> Self {
         let inner = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let outer = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let outer = Arc::new(UdpSocket::bind((ip, 0)).await.unwrap());
         outer.connect(gateway).await.unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let client = Arc::new(Mutex::new(None));
@@ -41,13 +49,15 @@ impl Relay {
             }
         });
         let address = inner.local_addr().unwrap();
+        let answered = Arc::new(AtomicUsize::new(0));
         let back = tokio::spawn({
-            let outer = outer.clone();
+            let (outer, answered) = (outer.clone(), answered.clone());
             async move {
                 let mut buffer = vec![0; LONGEST];
                 loop {
                     // Refused while the gateway is not there.
                     let Ok(len) = outer.recv(&mut buffer).await else { continue };
+                    answered.fetch_add(len, Ordering::Relaxed);
                     let to = *client.lock().unwrap();
                     if let (true, Some(to)) = (answers, to) {
                         let _ = inner.send_to(&buffer[..len], to).await;
@@ -55,7 +65,12 @@ impl Relay {
                 }
             }
         });
-        Self { address, outer, seen, tasks: vec![there, back] }
+        Self { address, outer, seen, answered, tasks: vec![there, back] }
+    }
+
+    /// Bytes that the gateway has sent so far.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// The client's datagrams so far.

@@ -1,39 +1,76 @@
-//! The stage of every attack: a gateway on a folder of its own and two bystanders who chat.
+//! The stage of every attack: a gateway on a folder of its own, two bystanders who chat, and how
+//! long each of their messages takes.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use skein_protocol::wire::server_frame;
 use skein_protocol::{ALPN, Code, ConversationId, UserId};
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::support::process::{Gateway, Options};
-use crate::support::raw::{PATIENCE, Raw, endpoint_with, tls};
+use crate::support::raw::{PATIENCE, Raw, endpoint_at, endpoint_of, tls};
 
 /// What an attack may make the gateway's memory grow by unless it stores much: caches and buffers
 /// of the store and of the allocator, several times over.
 pub const SMALL: u64 = 16 << 20;
 
-/// A gateway under attack.
+/// One attack at a time: two of them would disturb each other's bystanders.
+static STAGE: Mutex<()> = Mutex::const_new(());
+
+/// A gateway under attack, and a quiet one beside it that shows how fast the machine is meanwhile.
 pub struct Scene {
     pub gateway: Gateway,
     /// Bytes resident when the attack begins.
     before: Option<u64>,
     bystanders: Bystanders,
+    others: Bystanders,
+    _quiet: Gateway,
     /// Dropped last.
-    _data: TempDir,
+    _data: [TempDir; 2],
+    _stage: MutexGuard<'static, ()>,
 }
 
 impl Scene {
     /// A gateway with these settings.
     pub async fn start(options: Options) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let gateway = Gateway::start(data.path(), &options);
-        let bystanders = Bystanders::start(&gateway).await;
+        let stage = STAGE.lock().await;
+        let data = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let gateway = Gateway::start(data[0].path(), &options);
+        let quiet = Gateway::start(data[1].path(), &Options::default());
+        let mut bystanders = Bystanders::start(&gateway).await;
+        let mut others = Bystanders::start(&quiet).await;
+        bystanders.attack_begins().await;
+        others.attack_begins().await;
         let before = gateway.resident_bytes();
-        Self { gateway, before, bystanders, _data: data }
+        Self { gateway, before, bystanders, others, _quiet: quiet, _data: data, _stage: stage }
+    }
+
+    /// A gateway with this limit, kept to by everybody but the bystanders. Attackers come from
+    /// [`Scene::connect_at`].
+    pub async fn limited(limit: &str, value: &str) -> Self {
+        Self::start(limits_for_strangers(Options::default()).env(limit, value)).await
+    }
+
+    /// Connects from another address of this machine.
+    pub async fn connect_at(&self, last: u8) -> Raw {
+        Raw::connect_from(self.endpoint_at(last), self.gateway.address).await
+    }
+
+    /// A client at 127.0.0.`last`.
+    pub fn endpoint_at(&self, last: u8) -> quinn::Endpoint {
+        endpoint_at(Ipv4Addr::new(127, 0, 0, last), &self.gateway.data)
+    }
+
+    /// Logs in from another address of this machine.
+    pub async fn login_at(&self, last: u8, user: &str, device: &str) -> Raw {
+        let mut raw = self.connect_at(last).await;
+        raw.enter(&self.gateway.token(user), device).await;
+        raw
     }
 
     /// Connects and opens the live stream, without a word on it.
@@ -48,19 +85,25 @@ impl Scene {
 
     /// Connects with so little room for what the gateway sends that it must wait at once.
     pub async fn connect_narrow(&self) -> Raw {
+        self.connect_narrow_at(1).await
+    }
+
+    /// The same from another address of this machine.
+    pub async fn connect_narrow_at(&self, last: u8) -> Raw {
         let mut transport = quinn::TransportConfig::default();
         let window = quinn::VarInt::from_u32(4096);
         transport.stream_receive_window(window).receive_window(window);
         let tls = tls(&self.gateway.data, &[ALPN]);
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let endpoint = endpoint_with(Arc::new(crypto), transport);
+        let ip = Ipv4Addr::new(127, 0, 0, last);
+        let endpoint = endpoint_of(ip, Arc::new(crypto), transport);
         Raw::connect_from(endpoint, self.gateway.address).await
     }
 
-    /// The attack is over: the bystanders still chat, the gateway lives, its memory has never
-    /// grown by more than `grown` bytes, and it did not panic.
+    /// The attack is over: the bystanders still chat, and as fast as before; the gateway lives, its
+    /// memory has never grown by more than `grown` bytes, and it did not panic.
     pub async fn end(mut self, grown: u64) {
-        self.bystanders.end().await;
+        let (chat, other) = (self.bystanders.end().await, self.others.end().await);
         assert!(self.gateway.is_running(), "the gateway ended:\n{}", self.gateway.log());
         let log = self.gateway.log();
         assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
@@ -75,6 +118,37 @@ impl Scene {
                 mib(grown)
             );
         }
+        eprintln!("p99 {chat}; beside it {other}");
+        // Whatever takes the processor or the disk away, the attacker and other processes of the
+        // machine for instance, slows the quiet gateway as well: that is not the gateway's doing.
+        let slowed = other.during.saturating_sub(other.before);
+        let most = 2 * (chat.before.max(other.before).max(NOTICED) + slowed);
+        assert!(chat.during <= most, "the bystanders noticed: p99 {chat}; beside it {other}");
+    }
+}
+
+/// Options with which nobody is exempt but this test's own connections from 127.0.0.1.
+pub fn limits_for_strangers(options: Options) -> Options {
+    options.env("SKEIN_LIMITS__EXEMPT", "127.0.0.1")
+}
+
+/// A delay that nobody notices, whatever it was before: a turn of the scheduler or two.
+const NOTICED: Duration = Duration::from_millis(10);
+
+/// Messages that a p99 is taken of, at least.
+const SAMPLES: usize = 200;
+
+/// p99 of the time from a message to its acknowledgement and its arrival.
+struct Pace {
+    before: Duration,
+    during: Duration,
+    samples: usize,
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { before, during, samples } = self;
+        write!(f, "{before:.1?} before, {during:.1?} in the attack ({samples} messages)")
     }
 }
 
@@ -82,7 +156,10 @@ impl Scene {
 /// order and once, and nothing else may arrive.
 struct Bystanders {
     leave: Arc<AtomicBool>,
-    rounds: Arc<AtomicU64>,
+    /// How long each message took.
+    taken: Arc<std::sync::Mutex<Vec<Duration>>>,
+    /// Messages before the attack.
+    calm: usize,
     chat: JoinHandle<()>,
 }
 
@@ -93,42 +170,59 @@ impl Bystanders {
             let token = gateway.token(name);
             pair.push(Raw::login(gateway.address, &gateway.data, &token, "phone").await);
         }
-        let (leave, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let leave = Arc::new(AtomicBool::new(false));
+        let taken: Arc<std::sync::Mutex<Vec<Duration>>> = Arc::default();
         let chat = tokio::spawn({
-            let (leave, rounds) = (leave.clone(), rounds.clone());
+            let (leave, taken) = (leave.clone(), taken.clone());
             async move {
                 let mut seq = 0;
                 while !leave.load(Ordering::Relaxed) {
                     let [anna, ben] = &mut pair[..] else { unreachable!("two of them") };
-                    say(anna, ben, "ben", seq + 1).await;
-                    say(ben, anna, "anna", seq + 2).await;
-                    seq += 2;
-                    rounds.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let (from, to, name) =
+                        if seq % 2 == 0 { (anna, ben, "ben") } else { (ben, anna, "anna") };
+                    seq += 1;
+                    let begun = Instant::now();
+                    say(from, to, name, seq).await;
+                    taken.lock().unwrap().push(begun.elapsed());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
         });
-        let bystanders = Self { leave, rounds, chat };
-        bystanders.chat_on().await;
-        bystanders
+        Self { leave, taken, calm: 0, chat }
     }
 
-    /// Waits until two rounds have begun and ended from now.
-    async fn chat_on(&self) {
-        let seen = self.rounds.load(Ordering::Relaxed);
-        let two = async {
-            while self.rounds.load(Ordering::Relaxed) < seen + 2 && !self.chat.is_finished() {
+    async fn attack_begins(&mut self) {
+        self.chat_on(SAMPLES).await;
+        self.calm = self.taken.lock().unwrap().len();
+    }
+
+    /// Waits until there are so many messages in all.
+    async fn chat_on(&self, count: usize) {
+        let enough = async {
+            while self.taken.lock().unwrap().len() < count && !self.chat.is_finished() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(2 * PATIENCE, two).await.expect("the bystanders are stuck");
+        tokio::time::timeout(2 * PATIENCE, enough).await.expect("the bystanders are stuck");
     }
 
-    async fn end(&mut self) {
-        self.chat_on().await;
+    async fn end(&mut self) -> Pace {
+        // Two more have begun and ended from now on; of a short attack what follows counts too.
+        let now = self.taken.lock().unwrap().len();
+        self.chat_on((self.calm + SAMPLES).max(now + 3)).await;
         self.leave.store(true, Ordering::Relaxed);
         (&mut self.chat).await.expect("the bystanders noticed something");
+        let taken = self.taken.lock().unwrap();
+        let (before, during) = taken.split_at(self.calm);
+        Pace { before: p99(before), during: p99(during), samples: during.len() }
     }
+}
+
+fn p99(taken: &[Duration]) -> Duration {
+    let mut taken = taken.to_vec();
+    taken.sort_unstable();
+    let place = (taken.len() * 99).div_ceil(100).max(1) - 1;
+    taken.get(place).copied().unwrap_or_default()
 }
 
 async fn say(from: &mut Raw, to: &mut Raw, name: &str, seq: u64) {

@@ -1,6 +1,6 @@
 //! A client on plain quinn that sends what it is told, right or wrong.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,29 @@ pub fn endpoint(data: &Path, alpn: &[u8]) -> quinn::Endpoint {
     endpoint_with(Arc::new(crypto), quinn::TransportConfig::default())
 }
 
+/// The same at another address of this machine.
+pub fn endpoint_at(ip: Ipv4Addr, data: &Path) -> quinn::Endpoint {
+    let crypto = QuicClientConfig::try_from(tls(data, &[ALPN])).unwrap();
+    endpoint_of(ip, Arc::new(crypto), quinn::TransportConfig::default())
+}
+
 /// A client endpoint with ways of its own.
 pub fn endpoint_with(
     crypto: Arc<dyn quinn::crypto::ClientConfig>,
     transport: quinn::TransportConfig,
 ) -> quinn::Endpoint {
+    endpoint_of(Ipv4Addr::LOCALHOST, crypto, transport)
+}
+
+/// The same at another address of this machine.
+pub fn endpoint_of(
+    ip: Ipv4Addr,
+    crypto: Arc<dyn quinn::crypto::ClientConfig>,
+    transport: quinn::TransportConfig,
+) -> quinn::Endpoint {
     let mut config = quinn::ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport));
-    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    let mut endpoint = quinn::Endpoint::client((ip, 0).into()).unwrap();
     endpoint.set_default_client_config(config);
     endpoint
 }
@@ -74,6 +89,11 @@ impl Raw {
     /// The same, from an endpoint of the test's own making.
     pub async fn connect_from(endpoint: quinn::Endpoint, address: SocketAddr) -> Self {
         let connection = endpoint.connect(address, "localhost").unwrap().await.unwrap();
+        Self::over(endpoint, connection).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn over(endpoint: quinn::Endpoint, connection: quinn::Connection) -> Self {
         let (send, recv) = connection.open_bi().await.unwrap();
         let decoder = Decoder::new();
         let reader = Reader { connection: connection.clone(), recv, decoder };
