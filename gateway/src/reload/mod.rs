@@ -12,6 +12,7 @@
 mod watch;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -76,6 +77,21 @@ pub struct Reload {
     log_level: LogLevel,
     /// One at a time.
     turn: Mutex<()>,
+    applied: AtomicU64,
+    refused: AtomicU64,
+    last_refused: AtomicBool,
+}
+
+/// What came of all reloads since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcomes {
+    /// How many were put in force.
+    pub applied: u64,
+    /// How many were not, because something was wrong.
+    pub refused: u64,
+    /// Whether the latest was refused: the gateway runs with another configuration than its files
+    /// say, and would not start with them.
+    pub last_refused: bool,
 }
 
 /// What came of a new configuration.
@@ -104,6 +120,9 @@ impl Reload {
             certificates,
             log_level,
             turn: Mutex::new(()),
+            applied: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            last_refused: AtomicBool::new(false),
         })
     }
 
@@ -141,9 +160,6 @@ impl Reload {
         let engine = self
             .engine_config(&config, found.tickets.as_ref())
             .map_err(|error| failed("[tls]", error.to_string()))?;
-        if merged.changed.iter().any(|change| change.key == "log.level") {
-            self.log_level.set(&config.log.level).map_err(|error| failed("log.level", error))?;
-        }
         self.shards.change(&engine).map_err(|error| failed("[tls]", error.to_string()))?;
 
         // Nothing fails from here on.
@@ -154,6 +170,12 @@ impl Reload {
         self.hub.registry.set_max_devices(config.limits.max_devices_per_user);
         let lane_bytes = config.limits.lane_bytes.div_ceil(config.lanes as usize);
         self.hub.change_lanes(lane_bytes, ticks(config.store.patience));
+        if merged.changed.iter().any(|change| change.key == "log.level")
+            && let Err(error) = self.log_level.set(&config.log.level)
+        {
+            // It is a level, so the log itself is gone.
+            tracing::warn!(error, "the level of the log cannot be changed");
+        }
         self.config.store(Arc::new(config));
         Ok(Applied {
             changed: merged.changed,
@@ -169,6 +191,9 @@ impl Reload {
     /// See [`Reload::apply`].
     pub fn apply_and_tell(&self) -> Result<Applied, Problems> {
         let outcome = self.apply();
+        let count = if outcome.is_ok() { &self.applied } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.last_refused.store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
             Ok(applied) => applied.tell(),
             Err(problems) => {
@@ -178,6 +203,15 @@ impl Reload {
             }
         }
         outcome
+    }
+
+    /// What came of [`Reload::apply_and_tell`].
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes {
+            applied: self.applied.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            last_refused: self.last_refused.load(Ordering::Relaxed),
+        }
     }
 
     /// Reads the certificates of the configuration in force again, and shows them if all are good.

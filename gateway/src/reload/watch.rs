@@ -45,7 +45,10 @@ pub async fn watch_certificates(reload: Arc<Reload>) {
         if config.tls.watch.is_none() {
             continue;
         }
-        let seen = stamps(&config.tls);
+        // A file system that is gone keeps one of the threads that are there for waiting.
+        let Ok(seen) = tokio::task::spawn_blocking(move || stamps(&config.tls)).await else {
+            return;
+        };
         // After a failure it is tried again, also if the files look the same: they may have been
         // read while they were being written.
         if seen == known && failed.is_none() {
