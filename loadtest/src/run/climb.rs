@@ -9,6 +9,14 @@ use crate::plan::{Fleet, Ladder, Load};
 use crate::record::Recording;
 use crate::swarm::Order;
 
+/// What an outcome tells of the last good step.
+struct Best {
+    measured: Recording,
+    seconds: f64,
+    /// Processor seconds of generator and target.
+    cpu: [f64; 2],
+}
+
 impl Conductor {
     /// Raises the load until it is too much. Every step is warmed up and measured like a run of its
     /// own; the outcome's figures are those of the last good one.
@@ -18,7 +26,7 @@ impl Conductor {
         let from = let_on + AHEAD;
         self.swarm.tell(|| Order::Load(from));
         let mut judge = self.hooks.judge.take();
-        let mut best: Option<(Recording, f64)> = None;
+        let mut best: Option<Best> = None;
         let mut search = Search::new(ladder);
         while let Some(load) = search.next() {
             let Some((mut step, seconds)) = self.step(load, ladder) else { break };
@@ -30,8 +38,9 @@ impl Conductor {
             }
             step.broken.extend(judge.as_mut().map(|judge| judge(&step)).unwrap_or_default());
             let is_good = step.broken.is_empty();
+            let cpu = [self.generator.lap(), self.target.lap()];
             if is_good {
-                best = Some((step.measured.clone(), seconds));
+                best = Some(Best { measured: step.measured.clone(), seconds, cpu });
             }
             search.judge(load, is_good);
             self.steps.push(step);
@@ -40,9 +49,12 @@ impl Conductor {
             }
         }
         self.collected.measured = Recording::new();
-        if let Some((measured, seconds)) = best {
+        self.collected.is_complete = true;
+        if let Some(Best { measured, seconds, cpu: [generator, target] }) = best {
             self.collected.measured = measured;
             self.phases.measured = seconds;
+            self.generator.is_of(generator);
+            self.target.is_of(target);
         }
     }
 

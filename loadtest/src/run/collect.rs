@@ -23,6 +23,9 @@ pub(super) struct Collected {
     ended: usize,
     pub(super) measured: Recording,
     pub(super) unmeasured: Recording,
+    /// The figures are complete: what comes late, of a step of a ramp that was too much, is none of
+    /// them.
+    pub(super) is_complete: bool,
     /// At most [`MAX_POINTS`]; all begin at a multiple of `point_seconds`.
     pub(super) timeline: Vec<Point>,
     point_seconds: u32,
@@ -65,6 +68,7 @@ impl Collected {
             ended: 0,
             measured: Recording::new(),
             unmeasured: Recording::new(),
+            is_complete: false,
             timeline: Vec::new(),
             point_seconds: 1,
             before: Correctness::default(),
@@ -78,7 +82,10 @@ impl Collected {
     /// it.
     pub(super) fn take(&mut self, report: Report, phase: Phase) -> Option<Point> {
         self.latest[report.shard] = (report.tally, report.ledger);
-        self.measured.merge(&report.measured);
+        match self.is_complete {
+            true => self.unmeasured.merge(&report.measured),
+            false => self.measured.merge(&report.measured),
+        }
         self.unmeasured.merge(&report.unmeasured);
         let open = self.open.entry(report.second).or_default();
         open.recording.merge(&report.measured);
@@ -185,6 +192,28 @@ mod tests {
     use super::*;
     use crate::operation::Operation;
     use crate::outcome::Throughput;
+
+    #[test]
+    fn what_comes_behind_the_figures_is_none_of_them() {
+        let mut all = Collected::new(1);
+        let mut measured = Recording::new();
+        measured.success(Operation::Login, 1000, 500);
+        let report = |second| Report {
+            shard: 0,
+            second,
+            measured: measured.clone(),
+            unmeasured: Recording::new(),
+            tally: Default::default(),
+            ledger: Default::default(),
+            behind: 0,
+            last: false,
+        };
+        all.take(report(1), Phase::Measured);
+        all.is_complete = true;
+        all.take(report(2), Phase::Drain);
+        let count = |recording: &Recording| recording.get(Operation::Login).unwrap().count();
+        assert_eq!((count(&all.measured), count(&all.unmeasured)), (1, 1));
+    }
 
     /// A run of ten days: nothing is lost but the resolution.
     #[test]

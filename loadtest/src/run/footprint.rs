@@ -33,6 +33,16 @@ impl Gauge {
         used
     }
 
+    /// Another phase is measured from now on; processor seconds of the one before.
+    pub(super) fn lap(&mut self) -> f64 {
+        std::mem::take(&mut self.measured_cpu)
+    }
+
+    /// The processor time is that of an earlier lap.
+    pub(super) fn is_of(&mut self, cpu_seconds: f64) {
+        self.measured_cpu = cpu_seconds;
+    }
+
     /// Whether it was ever looked at.
     pub(super) fn has_seen(&self) -> bool {
         self.peak > 0
@@ -75,6 +85,9 @@ mod tests {
         // Restarted.
         assert_eq!(gauge.look(40_000_000, 0.25, true), 0.0);
         assert_eq!(gauge.look(40_000_000, 0.5, true), 0.25);
+        let lap = gauge.lap();
+        gauge.look(40_000_000, 1.5, true);
+        gauge.is_of(lap);
         assert_eq!(
             gauge.footprint(),
             Footprint {
