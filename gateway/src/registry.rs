@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use skein_protocol::{DeviceId, UserId};
 use skein_transport::ConnId;
+use thin_vec::{ThinVec, thin_vec};
 
 /// Parts of the table with a lock each, so that shards seldom meet.
 const PARTS: usize = 64;
@@ -29,7 +30,7 @@ struct Online {
 #[derive(Debug)]
 enum Devices {
     One(Online),
-    Many(Box<Vec<Online>>),
+    Many(ThinVec<Online>),
 }
 
 impl Devices {
@@ -49,7 +50,7 @@ impl Devices {
 
     fn add(&mut self, online: Online) {
         match self {
-            Self::One(first) => *self = Self::Many(Box::new(vec![first.clone(), online])),
+            Self::One(first) => *self = Self::Many(thin_vec![first.clone(), online]),
             Self::Many(many) => many.push(online),
         }
     }
