@@ -46,6 +46,7 @@ fn send_ack() -> ServerFrame {
         conversation: Bytes::from_static(&[1; 16]),
         seq: 123_456,
         time_ms: 1_800_000_000_000,
+        ..Default::default()
     }))
 }
 

@@ -55,6 +55,8 @@ pub enum Event {
         seq: Seq,
         /// Unix time of the gateway in milliseconds when it got its number.
         time_ms: u64,
+        /// Id of its trace in OpenTelemetry, if the gateway traces it.
+        trace: Option<[u8; 16]>,
     },
     /// A message of ours was refused for good; it will not be sent again.
     Rejected {
@@ -131,8 +133,8 @@ impl Event {
             }
             Rules::StoreReset { epoch } => Event::StoreReset { epoch },
             Rules::Message { message, sent_here } => Event::Message { message, sent_here },
-            Rules::Acked { id, conversation, seq, time_ms } => {
-                Event::Acked { id, conversation, seq, time_ms }
+            Rules::Acked { id, conversation, seq, time_ms, trace } => {
+                Event::Acked { id, conversation, seq, time_ms, trace }
             }
             Rules::Rejected { id, code, reason } => Event::Rejected { id, code, reason },
             Rules::Postponed { id, code, reason, retry_in } => {

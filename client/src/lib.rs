@@ -241,6 +241,8 @@ pub struct Ack {
     pub seq: Seq,
     /// Unix time of the gateway in milliseconds when it got its number.
     pub time_ms: u64,
+    /// Id of its trace in OpenTelemetry, if the gateway traces it.
+    pub trace: Option<[u8; 16]>,
 }
 
 /// A part of a conversation's past.

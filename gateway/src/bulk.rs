@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::hub::Hub;
 use crate::lane::code_of;
+use crate::observe::PageKind;
 use read::{Room, head_of, read_range};
 
 /// Payload bytes in one page: half a frame, so that a page and a large message still fit into
@@ -60,6 +61,11 @@ impl Default for PageReads {
 }
 
 impl PageReads {
+    /// Pages that are read now, or wait for it.
+    pub(crate) fn under_way(&self) -> usize {
+        WAITING_PAGES - self.places.available_permits()
+    }
+
     /// For a page that has one place: more of them, as far as nobody waits for any. How many it
     /// has then, and what holds them.
     fn more_places(&self, wanted: usize) -> (Option<SemaphorePermit<'_>>, usize) {
@@ -115,6 +121,7 @@ impl Job {
     /// the answer with a numbered error.
     pub async fn next_page(mut self: Box<Self>, hub: &Hub) -> Page {
         let Ok(_place) = hub.page_reads.places.try_acquire() else {
+            hub.figures.page(PageKind::Refused);
             return refused_page(Code::Overloaded);
         };
         // Fails only when it is closed, which nobody does.
@@ -124,8 +131,16 @@ impl Job {
             Work::Pull { .. } => self.pull_page(hub).await,
         };
         match page {
-            Ok((frame, is_end)) => Page { frame, rest: (!is_end).then_some(self) },
+            Ok((frame, is_end)) => {
+                hub.figures.page(match self.work {
+                    Work::Heads(_) | Work::AllHeads(_) => PageKind::Heads,
+                    Work::Pull { .. } => PageKind::Messages,
+                });
+                Page { frame, rest: (!is_end).then_some(self) }
+            }
             Err(error) => {
+                hub.figures.page(PageKind::Refused);
+                hub.figures.trouble(&error);
                 // Only damage is news here: of the rest the store tells once, and a client that
                 // asks again and again must not fill the log.
                 match error {

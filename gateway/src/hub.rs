@@ -11,8 +11,8 @@
 mod reads;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -29,7 +29,8 @@ use crate::lane::{
     Ack, Command, CursorKind, Delivery, Effect, Lane, LaneConfig, Load, Peek, Receipt, Scan,
 };
 use crate::limits::Throttle;
-use crate::mail::{Drain, Mail, Outgoing};
+use crate::mail::{Answered, Drain, Mail, Outgoing};
+use crate::observe::{Epoch, HubFigures, ShardFigures, Tracer};
 use crate::registry::Registry;
 use crate::settings::Settings;
 #[cfg(debug_assertions)]
@@ -100,6 +101,12 @@ pub struct Hub {
     /// Times that mail for a shard was lost because its mailbox was full. A session that sees the
     /// number change tells its client to ask for all heads.
     overflows: Vec<AtomicU32>,
+    /// What the shards count, by index.
+    shard_figures: Vec<Arc<ShardFigures>>,
+    /// What is counted here.
+    pub(crate) figures: HubFigures,
+    /// Follows some messages, if that is wished.
+    tracer: OnceLock<Arc<Tracer>>,
     draining: AtomicBool,
     sessions: AtomicUsize,
     last_session: AtomicU64,
@@ -117,6 +124,9 @@ impl Hub {
             throttle: parts.throttle,
             host: parts.host,
             overflows: parts.mailboxes.iter().map(|_| AtomicU32::new(0)).collect(),
+            shard_figures: parts.mailboxes.iter().map(|_| Arc::default()).collect(),
+            figures: HubFigures::new(Epoch::new(Instant::now())),
+            tracer: OnceLock::new(),
             mailboxes: parts.mailboxes,
             page_reads: PageReads::default(),
             scan_steps: Semaphore::new(SCAN_STEPS),
@@ -168,6 +178,9 @@ impl Hub {
         for lane in &self.lanes {
             lock(lane).handle_tick(&mut effects);
         }
+        if let Some(tracer) = self.tracer() {
+            tracer.tick(Instant::now());
+        }
         self.carry_out(effects);
     }
 
@@ -198,6 +211,7 @@ impl Hub {
 
     async fn write_cursors(&self, piece: Vec<CursorUpdate>) -> Result<(), StoreError> {
         let result = self.store.advance(piece.clone()).await;
+        self.note_trouble(result.as_ref().err());
         for update in &piece {
             self.lane(update.conversation).handle_cursor_written(update, result.is_ok());
         }
@@ -269,6 +283,32 @@ impl Hub {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// What a shard counts; for its driver alone to write.
+    pub(crate) fn figures_of(&self, shard: usize) -> Arc<ShardFigures> {
+        self.shard_figures.get(shard).cloned().unwrap_or_default()
+    }
+
+    /// Conversations in memory, and those on their way there.
+    pub(crate) fn conversations(&self) -> usize {
+        self.lanes.iter().map(|lane| lock(lane).conversations()).sum()
+    }
+
+    /// Follows some messages from now on; only the first call counts.
+    pub fn trace_with(&self, tracer: Arc<Tracer>) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// Who follows messages, if anybody.
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.get().map(|tracer| &**tracer)
+    }
+
+    fn note_trouble(&self, error: Option<&StoreError>) {
+        if let Some(error) = error {
+            self.figures.trouble(error);
+        }
+    }
+
     /// The ways to the shards, by index.
     pub(crate) fn mailboxes(&self) -> &[Mailbox<Mail>] {
         &self.mailboxes
@@ -303,6 +343,10 @@ impl Hub {
     fn dispatch(&self, outgoing: Outgoing) {
         for shard in outgoing.send(&self.mailboxes) {
             self.overflows[shard].fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                shard,
+                "a shard is behind: mail for its sessions was lost, they will ask"
+            );
         }
     }
 
@@ -311,9 +355,13 @@ impl Hub {
         let (mut appends, mut loads, mut scans, mut looks) = (vec![], vec![], vec![], vec![]);
         for effect in effects {
             match effect {
-                Effect::Ack(ack) => outgoing.push(ack.conn, Mail::Answer(ack.conn, ack_frame(ack))),
+                Effect::Ack(ack) => {
+                    let (conn, durable) = (ack.conn, Answered::Durable(ack.asked));
+                    outgoing.push(conn, Mail::Answer(conn, self.ack_frame(ack), durable));
+                }
                 Effect::Refuse(conn, refusal) => {
-                    outgoing.push(conn, Mail::Answer(conn, refusal.frame()));
+                    let refused = Answered::Refused(refusal.code);
+                    outgoing.push(conn, Mail::Answer(conn, refusal.frame(), refused));
                 }
                 Effect::Deliver(delivery) => self.deliver(&delivery, &mut outgoing),
                 Effect::Receipt(receipt) => self.receipt(&receipt, &mut outgoing),
@@ -339,21 +387,42 @@ impl Hub {
         looks.into_iter().for_each(|conversation| self.spawn_look(conversation));
     }
 
+    fn ack_frame(&self, ack: Ack) -> Bytes {
+        let trace = match ack.asked.trace {
+            0 => None,
+            number => self.tracer().and_then(|tracer| tracer.id(number)),
+        };
+        server_frame(Kind::SendAck(wire::SendAck {
+            client_msg_id: ack.client_msg_id.as_str().into(),
+            conversation: id_bytes(ack.conversation),
+            seq: ack.seq,
+            time_ms: ack.time_ms,
+            trace_id: trace.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
+        }))
+    }
+
     /// Encodes once, for all recipients.
     fn deliver(&self, delivery: &Delivery, outgoing: &mut Outgoing) {
-        let Delivery { conversation, record, members, origin } = delivery;
+        let Delivery { conversation, record, members, origin, asked } = delivery;
         let mark = skein_protocol::cursor::Mark { conversation: *conversation, seq: record.seq };
         let mut frame: Option<Bytes> = None;
+        let mut pushes = 0;
         for user in members.iter() {
             self.registry.for_each(user, |conn| {
                 if conn != *origin {
+                    pushes += 1;
                     let frame = frame.get_or_insert_with(|| {
                         let messages = vec![wire_message(*conversation, record)];
                         server_frame(Kind::Push(wire::Push { messages }))
                     });
-                    outgoing.push(conn, Mail::Push(conn, mark, frame.clone()));
+                    outgoing.push(conn, Mail::Push(conn, mark, frame.clone(), *asked));
                 }
             });
+        }
+        if asked.trace != 0
+            && let Some(tracer) = self.tracer()
+        {
+            tracer.expects(asked.trace, pushes);
         }
     }
 
@@ -386,7 +455,8 @@ impl Hub {
 
     fn submit(self: &Arc<Self>, appends: Vec<Append>) {
         let conversations = appends.iter().map(|append| append.conversation).collect();
-        let sink = LaneSink { hub: self.clone(), conversations };
+        appends.iter().for_each(|it| self.figures.append_messages.note_shared(it.records.len()));
+        let sink = LaneSink { hub: self.clone(), conversations, submitted: Instant::now() };
         self.store.submit(appends, Arc::new(sink));
     }
 
@@ -395,6 +465,8 @@ impl Hub {
         self.host.spawn(Box::pin(async move {
             let conversation = load.conversation;
             let loaded = read_conversation(&*hub.store, load).await;
+            hub.figures.loads.add_shared(1);
+            hub.note_trouble(loaded.as_ref().err());
             tell_damage(conversation, loaded.as_ref().err());
             let mut effects = Vec::new();
             let now_ms = hub.host.now_ms();
@@ -407,6 +479,8 @@ impl Hub {
         let hub = self.clone();
         self.host.spawn(Box::pin(async move {
             let found = scan_log(&*hub.store, &hub.scan_steps, &scan).await;
+            hub.figures.scans.add_shared(1);
+            hub.note_trouble(found.as_ref().err());
             tell_damage(scan.conversation, found.as_ref().err());
             let mut effects = Vec::new();
             let now_ms = hub.host.now_ms();
@@ -419,6 +493,7 @@ impl Hub {
         let hub = self.clone();
         self.host.spawn(Box::pin(async move {
             let extent = hub.store.extent(conversation).await;
+            hub.note_trouble(extent.as_ref().err());
             tell_damage(conversation, extent.as_ref().err());
             let mut effects = Vec::new();
             hub.lane(conversation).handle_looked(conversation, extent, &mut effects);
@@ -438,29 +513,42 @@ fn tell_damage(conversation: ConversationId, error: Option<&StoreError>) {
 struct LaneSink {
     hub: Arc<Hub>,
     conversations: Vec<ConversationId>,
+    submitted: Instant,
 }
 
 impl AppendSink for LaneSink {
     fn appended(&self, outcomes: Vec<(usize, Result<(), AppendError>)>) {
         let mut effects = Vec::new();
+        let took = self.submitted.elapsed();
         for (place, outcome) in outcomes {
             let Some(&conversation) = self.conversations.get(place) else { continue };
-            if let Err(AppendError::Store(error)) = &outcome {
-                tell_damage(conversation, Some(error));
+            self.hub.figures.append.note_shared(took);
+            match &outcome {
+                Ok(()) => {}
+                Err(AppendError::Conflict { .. }) => self.hub.figures.conflict(),
+                Err(AppendError::Store(error)) => {
+                    self.hub.figures.trouble(error);
+                    tell_damage(conversation, Some(error));
+                }
             }
             self.hub.lane(conversation).handle_appended(conversation, outcome, &mut effects);
         }
+        self.trace(&effects, took);
         self.hub.carry_out(effects);
     }
 }
 
-fn ack_frame(ack: Ack) -> Bytes {
-    server_frame(Kind::SendAck(wire::SendAck {
-        client_msg_id: ack.client_msg_id.as_str().into(),
-        conversation: id_bytes(ack.conversation),
-        seq: ack.seq,
-        time_ms: ack.time_ms,
-    }))
+impl LaneSink {
+    fn trace(&self, effects: &[Effect], took: Duration) {
+        let Some(tracer) = self.hub.tracer() else { return };
+        for effect in effects {
+            if let Effect::Deliver(Delivery { conversation, record, asked, .. }) = effect
+                && asked.trace != 0
+            {
+                tracer.durable(asked.trace, (*conversation, record.seq), took);
+            }
+        }
+    }
 }
 
 pub(crate) fn wire_message(

@@ -1,19 +1,21 @@
 //! What reaches a shard from elsewhere: from lanes, from reads of the store, from other shards.
 
 use bytes::Bytes;
+use skein_protocol::Code;
 use skein_protocol::cursor::Mark;
 use skein_protocol::server::Close;
 use skein_transport::{ConnId, Mailbox, StreamId};
 
 use crate::bulk::Page;
+use crate::observe::Stamp;
 
 /// One item for a session, or for the whole shard.
 #[derive(Debug)]
 pub enum Mail {
     /// SendAck or Error: the answer to one send.
-    Answer(ConnId, Bytes),
-    /// A message for the live stream; left out if the session is behind.
-    Push(ConnId, Mark, Bytes),
+    Answer(ConnId, Bytes, Answered),
+    /// A message for the live stream, and when it came; left out if the session is behind.
+    Push(ConnId, Mark, Bytes, Stamp),
     /// Something that the next sync makes good if it is left out: a receipt.
     Notice(ConnId, Bytes),
     /// The conversation has grown to this; the session is told with Behind.
@@ -24,6 +26,15 @@ pub enum Mail {
     Close(ConnId, Close),
     /// Send everybody away; new sessions are refused from now on.
     Drain(Drain),
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, Copy)]
+pub enum Answered {
+    /// The message is durable; it came then.
+    Durable(Stamp),
+    /// It was refused.
+    Refused(Code),
 }
 
 /// How to send everybody away.

@@ -16,6 +16,7 @@ use skein_transport::{
     StartError, TlsOptions,
 };
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::admin::{self, Admin};
 use crate::auth::Verifier;
@@ -27,6 +28,7 @@ use crate::lane::LaneConfig;
 use crate::launch::{Launch, Serving};
 use crate::limits::{LimitClock, Throttle};
 use crate::mail::{Drain, Mail};
+use crate::observe::{self, Endpoint, Flood, Tracer};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
 use crate::reload::{self, Reload};
@@ -54,6 +56,9 @@ const CURSOR_RETRY: Duration = Duration::from_secs(1);
 
 /// Time that the store has at least to close, however short the deadline is.
 const LEAST_CLOSE: Duration = Duration::from_millis(500);
+
+/// Time that the last traces have to reach the collector, beyond the deadline.
+const LAST_TRACES: Duration = Duration::from_millis(500);
 
 /// How often the drain looks whether everybody has gone.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -153,6 +158,8 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     });
     runtime.spawn(reload::on_hangups(hangups, reload.clone()));
     runtime.spawn(reload::watch_certificates(reload.clone()));
+    runtime.spawn(Flood::of_this_process().tell());
+    let traces = start_tracing(&config, &hub, &runtime);
     runtime.spawn(flush_cursors(hub.clone()));
     runtime.spawn(tick(hub.clone()));
     let serving = Serving {
@@ -160,7 +167,9 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         admin: admin.as_ref().map(admin::Listener::address),
     };
     if let Some(listener) = admin {
-        listener.serve(runtime.handle(), Admin::new(hub.clone(), config.clone(), reload.clone()));
+        let clients = serving.clients;
+        let admin = Admin::new(hub.clone(), config.clone(), reload.clone(), clients);
+        listener.serve(runtime.handle(), admin);
     }
     tracing::info!(address = %serving.clients, "serving");
     ready.serves(serving);
@@ -168,6 +177,11 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         stop.requested().await;
         drain(&reload.config(), &hub, engine, &*store).await
     });
+    if let Some((end, exported)) = traces {
+        let _ = end.send(());
+        // The last traces; a collector that does not answer must not hold the process up.
+        let _ = runtime.block_on(async { tokio::time::timeout(LAST_TRACES, exported).await });
+    }
     // A read that hangs must not hold the process up.
     runtime.shutdown_background();
     if stopped.is_err() {
@@ -275,6 +289,23 @@ fn rules(config: &Config) -> Rules {
         heartbeat_interval: config.session.heartbeat_interval,
         hello_timeout: config.session.hello_timeout,
     }
+}
+
+/// Follows messages, if the configuration says where traces go. Returns what ends it, and what then
+/// resolves when the last of them are sent.
+fn start_tracing(
+    config: &Config,
+    hub: &Hub,
+    runtime: &tokio::runtime::Runtime,
+) -> Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)> {
+    let endpoint = Endpoint::parse(config.trace.endpoint.as_deref()?)?;
+    let tracer = Tracer::new(config.trace.one_in);
+    hub.trace_with(tracer.clone());
+    let (end, ended) = oneshot::channel();
+    let exported = runtime.spawn(observe::export(tracer, endpoint, async {
+        let _ = ended.await;
+    }));
+    Some((end, exported))
 }
 
 async fn tick(hub: Arc<Hub>) {

@@ -296,6 +296,7 @@ fn a_gateway_that_goes_answers_what_is_under_way_and_gets_nothing_new() {
         conversation: Bytes::copy_from_slice(conversation().as_bytes()),
         seq: 1,
         time_ms: 5,
+        ..Default::default()
     }));
     assert_eq!(pair.client.poll_close(), Some(Code::GoingAway));
     let reconnect = pair.client.handle_disconnected(None, "", pair.now);
@@ -491,6 +492,7 @@ fn what_the_store_does_not_answer_is_sent_again_with_its_mark() {
         conversation: Bytes::copy_from_slice(conversation().as_bytes()),
         seq: 1,
         time_ms: 0,
+        ..Default::default()
     }));
     assert!(matches!(pair.events()[..], [Event::Acked { .. }, Event::Message { .. }]));
     let sent = pair.sent();

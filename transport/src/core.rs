@@ -513,7 +513,7 @@ impl Core {
         if established {
             self.config.counters.closed.add(1);
         } else {
-            self.config.counters.handshakes_failed.add(1);
+            count_failure(&self.config.counters, &reason);
             self.handshake_over(incoming);
         }
         if announced {
@@ -671,6 +671,20 @@ impl Core {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping || self.stop_asked
+    }
+}
+
+fn count_failure(counters: &Counters, reason: &CloseReason) {
+    /// RFC 9001 section 4.8: alerts of TLS.
+    const TLS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
+    counters.handshakes_failed.add(1);
+    match reason {
+        CloseReason::TimedOut => counters.handshakes_timed_out.add(1),
+        CloseReason::Transport { code, .. } if TLS.contains(code) => {
+            counters.handshakes_failed_in_tls.add(1);
+        }
+        CloseReason::Peer { .. } => counters.handshakes_closed_by_peer.add(1),
+        _ => {}
     }
 }
 

@@ -57,17 +57,24 @@ impl<D: Driver> Shard<D> {
         self.poll.registry().register(&mut self.socket.io, SOCKET, Interest::READABLE)?;
         // Made when a driver first asks for a tick.
         let mut alarm = None;
+        let mut at_work_since = Instant::now();
         loop {
             let busy = readable || !received.is_empty();
             let timeout = self.timeout(busy, stop.as_ref());
             if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
                 self.set_alarm(&mut alarm, timeout)?;
             }
+            let mut slept = false;
             if !busy || waits_for_room || timeout != Some(Duration::ZERO) {
                 let timeout = match busy || !self.inbox.about_to_sleep() {
                     true => Some(Duration::ZERO),
                     false => timeout,
                 };
+                slept = timeout != Some(Duration::ZERO);
+                if slept {
+                    // One more clock read, only before a sleep.
+                    self.was_busy(at_work_since, Instant::now());
+                }
                 match self.poll.poll(&mut events, timeout) {
                     Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                     _ => {}
@@ -81,6 +88,10 @@ impl<D: Driver> Shard<D> {
                 self.core.change(change);
             }
             self.core.begin_turn(Instant::now());
+            if !slept {
+                self.was_busy(at_work_since, self.core.now);
+            }
+            at_work_since = self.core.now;
             self.driver.on_turn_begin();
             if readable && received.is_empty() {
                 let counters = self.core.counters_arc();
@@ -114,6 +125,11 @@ impl<D: Driver> Shard<D> {
                 return Ok(());
             }
         }
+    }
+
+    fn was_busy(&self, from: Instant, to: Instant) {
+        let nanos = to.saturating_duration_since(from).as_nanos();
+        self.core.counters().busy_nanos.add(nanos as u64);
     }
 
     fn timeout(&self, busy: bool, stop: Option<&Stop>) -> Option<Duration> {

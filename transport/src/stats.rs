@@ -64,6 +64,13 @@ counters! {
     connected,
     /// Handshakes that failed or took too long.
     handshakes_failed,
+    /// Of these: that took too long.
+    handshakes_timed_out,
+    /// Of these: that TLS gave up, on either side: no protocol in common, a certificate that the
+    /// peer does not trust.
+    handshakes_failed_in_tls,
+    /// Of these: that the peer's application ended.
+    handshakes_closed_by_peer,
     /// Attempts refused because a limit (connections, handshakes at a time) was reached, or by the gate.
     refused,
     /// Attempts answered with Retry.
@@ -96,6 +103,8 @@ counters! {
     responses,
     /// Turns of the loop.
     turns,
+    /// Time that the thread was at work and not asleep, nanoseconds.
+    busy_nanos,
     /// Messages taken from the mailbox.
     mails,
     /// Messages that the full mailbox gave back.

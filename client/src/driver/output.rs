@@ -75,8 +75,8 @@ impl Driver {
     /// Answers those who wait for this event; what is left is for everybody.
     fn translate(&mut self, event: RulesEvent, now: Instant) -> Option<Event> {
         match event {
-            RulesEvent::Acked { ref id, conversation, seq, time_ms } => {
-                let ack = Ack { conversation, seq, time_ms };
+            RulesEvent::Acked { ref id, conversation, seq, time_ms, trace } => {
+                let ack = Ack { conversation, seq, time_ms, trace };
                 self.answer(id, &Ok(ack));
             }
             RulesEvent::Rejected { ref id, code, ref reason } => {

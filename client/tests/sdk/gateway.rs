@@ -196,7 +196,13 @@ fn live(
                 return;
             }
             let conversation = Bytes::copy_from_slice(conversation().as_bytes());
-            let ack = wire::SendAck { client_msg_id, conversation, seq, time_ms: 1 };
+            let ack = wire::SendAck {
+                client_msg_id,
+                conversation,
+                seq,
+                time_ms: 1,
+                ..Default::default()
+            };
             server_frame::Kind::SendAck(ack)
         }
         client_frame::Kind::Delivered(delivered) => {

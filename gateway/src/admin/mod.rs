@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::observe::Observer;
 use crate::reload::Reload;
 use health::Health;
 
@@ -41,17 +42,24 @@ pub struct Admin {
     pub reload: Arc<Reload>,
     /// When it began to serve.
     pub(crate) started: SystemTime,
+    pub(crate) observer: Observer,
     health: Health,
 }
 
 impl Admin {
-    /// To be made once the gateway serves.
-    pub fn new(hub: Arc<Hub>, config: Config, reload: Arc<Reload>) -> Arc<Self> {
+    /// To be made once the gateway serves clients at this address.
+    pub fn new(
+        hub: Arc<Hub>,
+        config: Config,
+        reload: Arc<Reload>,
+        clients: SocketAddr,
+    ) -> Arc<Self> {
         Arc::new(Self {
             hub,
             config,
             reload,
             started: SystemTime::now(),
+            observer: Observer::new(clients),
             health: Health::default(),
         })
     }

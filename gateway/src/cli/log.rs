@@ -6,9 +6,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::reload::Handle;
 
+use tracing_subscriber::prelude::*;
+
 use super::Failure;
 use crate::config::{LogConfig, LogFormat};
 use crate::log_level::LogLevel;
+use crate::observe::Flood;
 
 /// Said first, so that what the operator asks for goes before it. The embedded store's library tells
 /// at "info" what is of interest to its authors only; the driver of a cluster has a line for every
@@ -16,9 +19,11 @@ use crate::log_level::LogLevel;
 /// that is for an operator the store tells itself, once.
 const QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
-/// Starts the log; once in a process. Returns the way to change its level.
+/// Starts the log, behind a filter for floods; once in a process. Returns the way to change its
+/// level.
 pub(super) fn start(log: &LogConfig) -> Result<LogLevel, Failure> {
     let filter = filter(&log.level).map_err(|error| Failure::new("log.level", error))?;
+    let flood = Flood::of_this_process();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -27,11 +32,11 @@ pub(super) fn start(log: &LogConfig) -> Result<LogLevel, Failure> {
     let (level, started) = match log.format {
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
-            (level(builder.reload_handle()), builder.try_init())
+            (level(builder.reload_handle()), builder.finish().with(flood).try_init())
         }
         LogFormat::Text => {
             let builder = builder.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
-            (level(builder.reload_handle()), builder.try_init())
+            (level(builder.reload_handle()), builder.finish().with(flood).try_init())
         }
     };
     started.map_err(|error| Failure::new("cannot start the log", error))?;

@@ -20,8 +20,8 @@ use super::cluster::{Hosts, Keyspace, Replicas};
 use super::quantity::{OptionalSpan, bytes, count, span};
 use super::rate::{NetworkList, OptionalCount, byte_rate, rate};
 use super::rule::{
-    Address, Certificates, Flag, Folder, LogFilter, OneOf, OptionalAddress, OptionalFile,
-    OptionalText, Text, TokenKeys,
+    Address, Certificates, Collector, Flag, Folder, LogFilter, OneOf, OptionalAddress,
+    OptionalFile, OptionalText, Text, TokenKeys,
 };
 use super::table::settings;
 use super::value::{CertificateFiles, LogFormat, StoreKind, TokenKey};
@@ -84,6 +84,16 @@ settings! {
         level: String = "info".into(), LogFilter;
         /// Text for people or one JSON object a line for machines.
         format: LogFormat = LogFormat::Text, OneOf;
+    }
+
+    /// Traces of some messages for OpenTelemetry, from their arrival to their delivery. They hold
+    /// times, sizes and places, and neither text nor names of users.
+    trace: TraceConfig {
+        /// Address of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318"; none: off.
+        /// Without TLS: a collector runs beside the gateway, and speaks TLS to others.
+        endpoint: Option<String> = None, Collector;
+        /// One of so many messages is traced. Clients learn the id with the acknowledgement.
+        one_in: u32 = 1000, count("messages", 1, 1_000_000_000);
     }
 
     /// The certificate that clients check. Without one the gateway makes a development

@@ -24,7 +24,7 @@ mod value;
 pub(crate) use keys::SECTIONS;
 pub use keys::{
     AdminConfig, AuthConfig, Config, DEFAULT_PORT, DrainConfig, LimitsConfig, LogConfig,
-    ScyllaConfig, SessionConfig, StoreConfig, TlsConfig,
+    ScyllaConfig, SessionConfig, StoreConfig, TlsConfig, TraceConfig,
 };
 pub use live::{Change, Merged};
 pub use print::{default_file, reference_page};

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::value::{CertificateFiles, Choice, TokenKey, inline};
+use crate::observe::Endpoint;
 
 /// A value as it was given, before its rule has seen it.
 #[derive(Debug, Clone)]
@@ -128,6 +129,29 @@ impl Rule<Option<SocketAddr>> for OptionalAddress {
     }
     fn unit(&self) -> &'static str {
         "IP address and TCP port, \"\" for none"
+    }
+}
+
+/// Where traces go, or nowhere if the text is empty.
+pub(crate) struct Collector;
+
+impl Rule<Option<String>> for Collector {
+    fn read(&self, input: &Input) -> Result<Option<String>, String> {
+        match input.text() {
+            Some("") => Ok(None),
+            Some(text) if Endpoint::parse(text).is_some() => Ok(Some(text.to_owned())),
+            _ => Err(
+                "must be the address of a collector, such as \"http://127.0.0.1:4318\", or \"\" \
+                      for none"
+                    .into(),
+            ),
+        }
+    }
+    fn print(&self, value: &Option<String>) -> String {
+        quoted(value.as_deref().unwrap_or(""))
+    }
+    fn unit(&self) -> &'static str {
+        "http://HOST:PORT, \"\" for none"
     }
 }
 

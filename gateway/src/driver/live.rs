@@ -1,11 +1,11 @@
 //! The live stream: frames in and answers out, as long as there is room for answers.
 
 use bytes::Bytes;
-use skein_protocol::Code;
 use skein_protocol::cursor::Mark;
 use skein_protocol::frame::encode_into;
 use skein_protocol::server::{Close, Event, Send};
 use skein_protocol::wire::{self, server_frame::Kind};
+use skein_protocol::{Code, UserId};
 use skein_transport::{Io, Read, WriteError};
 
 use super::pages::give_up_pages;
@@ -13,6 +13,8 @@ use super::{Gateway, origin};
 use crate::hub::conversation_of;
 use crate::lane::{Command, CursorKind, refusal_of};
 use crate::limits::Limit;
+use crate::mail::Answered;
+use crate::observe::{Received, Sent, Stamp, Tracer};
 use crate::session::{Behind, Session, live_stream};
 
 /// Frames of one session that are worked on in a turn of its shard, each a microsecond or two; the
@@ -132,13 +134,18 @@ impl Gateway {
         session: &mut Session,
         event: Event,
     ) -> Result<(), Close> {
+        self.figures.received(kind_of(&event));
         match event {
             Event::Hello(hello) => return self.login(io, session, hello),
-            Event::Ping(nonce) => self.answer(Kind::Pong(wire::Pong { nonce })),
+            Event::Ping(nonce) => {
+                self.figures.sent(Sent::Pong);
+                self.answer(Kind::Pong(wire::Pong { nonce }));
+            }
             Event::Refused(refusal) => {
                 if refusal.code == Code::TooManySends {
                     self.hub.throttle.hit(Limit::UnackedSends);
                 }
+                self.figures.refused(refusal.code);
                 self.answers.extend_from_slice(&refusal.frame());
             }
             Event::PassedOver if session.who.is_none() => {
@@ -147,23 +154,25 @@ impl Gateway {
             Event::PassedOver => {}
             Event::Bye => return Err(Close::new(Code::Ok)),
             Event::RefreshToken(token) => return self.refresh(io, session, &token),
-            Event::Send(send) => self.send(session, send),
+            Event::Send(send) => self.send(io, session, send),
             Event::Delivered(marks) => self.raise(session, CursorKind::Delivered, &marks),
             Event::Read(marks) => self.raise(session, CursorKind::Read, &marks),
         }
         Ok(())
     }
 
-    fn send(&mut self, session: &mut Session, send: Send) {
-        let Some(origin) = origin(session) else { return };
+    fn send(&mut self, io: &Io<'_>, session: &mut Session, send: Send) {
+        let Some(mut origin) = origin(session, Stamp::default()) else { return };
         if !origin.is_exempt
             && let Err(early) = self.hub.throttle.message(&origin.user, send.payload.len())
         {
             let refusal = refusal_of(&send, early.code, Some(early.retry_after));
+            self.figures.refused(early.code);
             self.answers.extend_from_slice(&refusal.frame());
             session.rules.answered();
             return;
         }
+        origin.at = self.stamp_of(io, &origin.user, &send);
         let conversation = conversation_of(&origin.user, &send.target);
         self.commands.push((conversation, Command::Send(origin, send)));
     }
@@ -174,7 +183,13 @@ impl Gateway {
 
     pub(super) fn raise(&mut self, session: &Session, kind: CursorKind, marks: &[Mark]) {
         for mark in marks {
-            if let Some(origin) = origin(session) {
+            if let Some(tracer) = self.hub.tracer()
+                && tracer.may_concern(mark.conversation)
+                && let Some(who) = &session.who
+            {
+                tracer.delivered(&who.user, (mark.conversation, mark.seq), self.shard);
+            }
+            if let Some(origin) = origin(session, Stamp::default()) {
                 self.commands.push((mark.conversation, Command::Cursor(origin, kind, mark.seq)));
             }
         }
@@ -186,14 +201,59 @@ impl Gateway {
         session: &mut Session,
         mark: Mark,
         frame: Bytes,
+        asked: Stamp,
     ) -> Result<(), Close> {
         self.notice_overflow(io, session)?;
         if session.is_behind(mark) || self.is_over_push_limit(io, session, frame.len()) {
+            self.figures.left_out.add(1);
+            self.trace(asked, |tracer| tracer.pushed(asked.trace, self.shard, true));
             session.leave_out(mark);
             self.wait_for_room(io, session);
             return Ok(());
         }
+        self.figures.sent(Sent::Push);
+        self.trace(asked, |tracer| tracer.pushed(asked.trace, self.shard, false));
+        if let Some(micros) = asked.until(self.stamp(io)) {
+            self.figures.push.note(micros);
+        }
         write_live(io, session, frame)
+    }
+
+    /// The moment of this turn, and the number of a trace if this message is chosen for one.
+    fn stamp_of(&self, io: &Io<'_>, user: &UserId, send: &Send) -> Stamp {
+        let mut stamp = self.stamp(io);
+        if let Some(tracer) = self.hub.tracer() {
+            stamp.trace = tracer.begin(user, send.payload.len());
+        }
+        stamp
+    }
+
+    /// The moment of this turn.
+    pub(super) fn stamp(&self, io: &Io<'_>) -> Stamp {
+        self.hub.figures.epoch.stamp(io.now())
+    }
+
+    /// Notes what happens to a message, if it is traced.
+    fn trace(&self, stamp: Stamp, note: impl FnOnce(&Tracer)) {
+        if stamp.trace != 0
+            && let Some(tracer) = self.hub.tracer()
+        {
+            note(tracer);
+        }
+    }
+
+    /// An answer to a send goes out.
+    pub(super) fn note_answer(&self, io: &Io<'_>, answered: Answered) {
+        match answered {
+            Answered::Refused(code) => self.figures.refused(code),
+            Answered::Durable(asked) => {
+                self.figures.sent(Sent::SendAck);
+                self.trace(asked, |tracer| tracer.acked(asked.trace, self.shard));
+                if let Some(micros) = asked.until(self.stamp(io)) {
+                    self.figures.ack.note(micros);
+                }
+            }
+        }
     }
 
     /// If mail for this shard was lost, some of it may have been for this session, whatever it
@@ -216,6 +276,20 @@ impl Gateway {
         session.behind = Some(Behind::everything());
         self.wait_for_room(io, session);
         Ok(())
+    }
+}
+
+fn kind_of(event: &Event) -> Received {
+    match event {
+        Event::Hello(_) => Received::Hello,
+        Event::Ping(_) => Received::Ping,
+        Event::Refused(_) => Received::Refused,
+        Event::PassedOver => Received::PassedOver,
+        Event::Bye => Received::Bye,
+        Event::RefreshToken(_) => Received::RefreshToken,
+        Event::Send(_) => Received::Send,
+        Event::Delivered(_) => Received::Delivered,
+        Event::Read(_) => Received::Read,
     }
 }
 

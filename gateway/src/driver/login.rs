@@ -9,6 +9,7 @@ use super::{Gateway, origin};
 use crate::lane::{Command, CursorKind};
 use crate::limits::Limit;
 use crate::mail::Mail;
+use crate::observe::{Sent, Stamp};
 use crate::registry::Entered;
 use crate::session::{Session, Who};
 
@@ -48,6 +49,8 @@ impl Gateway {
         };
         let welcome = session.rules.accept(&self.settings.rules, &admission, io.now());
         self.answers.extend_from_slice(&welcome);
+        self.figures.logins.add(1);
+        self.figures.sent(Sent::Welcome);
         session.who = Some(Who { user: identity.user, device });
         self.arm(io, session);
         if hello.store_epoch == hub.store.epoch() {
@@ -71,6 +74,7 @@ impl Gateway {
         let hub = &self.hub;
         match hub.registry.enter(user, device, session.conn) {
             Entered::New => hub.admit().ok_or_else(|| {
+                tracing::warn!(sessions = hub.sessions(), "full: a session is refused");
                 hub.registry.leave(user, session.conn);
                 hub.throttle.hit(Limit::Sessions);
                 Close::new(Code::TooManySessions)
@@ -90,7 +94,7 @@ impl Gateway {
     fn take_what_it_has(&mut self, session: &Session, have: &[Mark]) {
         self.raise(session, CursorKind::Delivered, have);
         for mark in have {
-            if let Some(origin) = origin(session) {
+            if let Some(origin) = origin(session, Stamp::default()) {
                 self.commands.push((mark.conversation, Command::TellIfPast(origin, mark.seq)));
             }
         }
@@ -115,6 +119,7 @@ impl Gateway {
             return Err(Close::new(Code::DeviceMismatch));
         }
         let frame = session.rules.refresh(identity.expires_ms, now_ms, io.now());
+        self.figures.sent(Sent::TokenRefreshed);
         self.answers.extend_from_slice(&frame);
         self.arm(io, session);
         Ok(())

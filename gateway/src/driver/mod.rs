@@ -28,6 +28,7 @@ use crate::hub::Hub;
 use crate::lane::{Command, Origin};
 use crate::limits::Limit;
 use crate::mail::{Drain, Mail};
+use crate::observe::{Ended, Sent, ShardFigures, Stamp};
 use crate::session::{Bulk, BulkState, Session, live_stream};
 use crate::settings::Settings;
 use live::write_live;
@@ -41,6 +42,7 @@ pub struct Gateway {
     /// As they were when the turn began.
     settings: Arc<Settings>,
     shard: usize,
+    figures: Arc<ShardFigures>,
     /// By slot of the connection.
     sessions: Vec<Option<Box<Session>>>,
     /// Commands of this turn.
@@ -54,6 +56,7 @@ impl Gateway {
     pub fn new(hub: Arc<Hub>, shard: usize) -> Self {
         Self {
             settings: hub.settings(),
+            figures: hub.figures_of(shard),
             hub,
             shard,
             sessions: Vec::new(),
@@ -99,6 +102,10 @@ impl Gateway {
     fn end(&mut self, io: &mut Io<'_>, session: Box<Session>, close: &Close) {
         tracing::debug!(conn = %session.conn, code = %close.code, reason = close.reason, "closing");
         close_with(io, session.conn, close);
+        match session.who {
+            Some(_) => self.figures.evicted.add(close.code),
+            None => self.figures.login_failures.add(close.code),
+        }
         self.leave(&session);
     }
 
@@ -155,6 +162,7 @@ impl Gateway {
         }
         session.stuck_since = None;
         if let Some(behind) = session.behind.take() {
+            self.figures.sent(Sent::Behind);
             write_live(io, session, behind.frame())?;
         }
         let streams: Vec<StreamId> = session.bulk.iter().map(|bulk| bulk.stream).collect();
@@ -171,7 +179,7 @@ impl Gateway {
         if session.is_open { self.read_live(io, session) } else { Ok(()) }
     }
 
-    fn send_away(io: &mut Io<'_>, session: &Session, drain: Drain) -> Result<(), Close> {
+    fn send_away(&self, io: &mut Io<'_>, session: &Session, drain: Drain) -> Result<(), Close> {
         if session.who.is_none() {
             return Err(Close::new(Code::GoingAway));
         }
@@ -181,6 +189,7 @@ impl Gateway {
             message: Code::GoingAway.text().into(),
             reconnect_delay_ms: rand::random_range(0..spread),
         }));
+        self.figures.sent(Sent::GoAway);
         write_live(io, session, frame)
     }
 }
@@ -193,7 +202,10 @@ impl Driver for Gateway {
         let address = match self.hub.throttle.connected(remote.ip()) {
             Ok(address) => address,
             // Nothing is kept for it, so nothing is to be cleared away when it is gone.
-            Err(close) => return close_with(io, conn, &close),
+            Err(close) => {
+                self.figures.login_failures.add(close.code);
+                return close_with(io, conn, &close);
+            }
         };
         let session = Session::new(conn, io.now(), self.hub.overflows(self.shard), address);
         self.arm(io, &session);
@@ -276,26 +288,32 @@ impl Driver for Gateway {
     fn on_closed(&mut self, _io: &mut Io<'_>, conn: ConnId, reason: CloseReason) {
         if let Some(session) = self.take(conn) {
             tracing::debug!(%conn, ?reason, "closed");
+            if session.who.is_some() {
+                self.figures.ended[Ended::from(&reason) as usize].add(1);
+            }
             self.leave(&session);
         }
     }
 
     fn on_mail(&mut self, io: &mut Io<'_>, mail: Mail) {
         match mail {
-            Mail::Answer(conn, frame) => self.with(io, conn, |_, io, session| {
+            Mail::Answer(conn, frame, answered) => self.with(io, conn, |gateway, io, session| {
                 session.rules.answered();
+                gateway.note_answer(io, answered);
                 write_live(io, session, frame)
             }),
-            Mail::Push(conn, mark, frame) => {
-                self.with(io, conn, |gateway, io, session| gateway.push(io, session, mark, frame))
-            }
+            Mail::Push(conn, mark, frame, asked) => self.with(io, conn, |gateway, io, session| {
+                gateway.push(io, session, mark, frame, asked)
+            }),
             Mail::Notice(conn, frame) => self.with(io, conn, |gateway, io, session| {
                 if !gateway.is_over_push_limit(io, session, frame.len()) {
+                    gateway.figures.sent(Sent::Receipt);
                     let _ = write_live(io, session, frame);
                 }
                 Ok(())
             }),
             Mail::Head(conn, mark) => self.with(io, conn, |gateway, io, session| {
+                gateway.figures.left_out.add(1);
                 session.leave_out(mark);
                 gateway.wait_for_room(io, session);
                 Ok(())
@@ -309,7 +327,9 @@ impl Driver for Gateway {
                 let everybody: Vec<ConnId> =
                     self.sessions.iter().flatten().map(|session| session.conn).collect();
                 for conn in everybody {
-                    self.with(io, conn, |_, io, session| Self::send_away(io, session, drain));
+                    self.with(io, conn, |gateway, io, session| {
+                        gateway.send_away(io, session, drain)
+                    });
                 }
             }
         }
@@ -326,13 +346,15 @@ impl Driver for Gateway {
     }
 }
 
-fn origin(session: &Session) -> Option<Origin> {
+/// Who asks, now.
+fn origin(session: &Session, at: Stamp) -> Option<Origin> {
     let who = session.who.as_ref()?;
     Some(Origin {
         conn: session.conn,
         user: who.user.clone(),
         device: who.device.clone(),
         is_exempt: session.address.is_none(),
+        at,
     })
 }
 

@@ -8,6 +8,7 @@ use skein_transport::{ConnId, Io, Read, StreamId, VarInt, WriteError};
 use super::Gateway;
 use crate::bulk::{Job, Page, refused_page, refused_page_until};
 use crate::mail::Mail;
+use crate::observe::{Received, Sent};
 use crate::session::{BulkState, Session};
 
 impl Gateway {
@@ -52,6 +53,7 @@ impl Gateway {
             }
         };
         session.rules.heard(io.now());
+        self.figures.received(Received::Sync);
         match bulk_request(frame, &settings.rules)? {
             Some(request) => {
                 if session.address.is_some()
@@ -116,7 +118,7 @@ impl Gateway {
         };
         let conn = session.conn;
         match io.write(conn, stream, page.frame.clone()) {
-            Ok(()) => {}
+            Ok(()) => self.figures.sent(Sent::Page),
             Err(WriteError::Full) => {
                 session.bulk[place].state = BulkState::Full(page);
                 self.wait_for_room(io, session);

@@ -9,6 +9,8 @@ use skein_transport::ConnId;
 use super::marks::Marks;
 use super::patience::{Awaited, Deadlines, Ticket};
 use super::window::{Key, Window};
+use crate::observe::Stamp;
+
 use super::{Ack, Delivery, Effect, Loaded, Origin, Peek, Scan, refuse_send, size_of_send};
 
 /// Payload bytes in one append.
@@ -238,7 +240,15 @@ impl Conversation {
         };
         if seq <= self.head {
             let (conn, client_msg_id) = (origin.conn, send.client_msg_id.clone());
-            effects.push(Effect::Ack(Ack { conn, client_msg_id, conversation, seq, time_ms }));
+            let asked = origin.at;
+            effects.push(Effect::Ack(Ack {
+                conn,
+                client_msg_id,
+                conversation,
+                seq,
+                time_ms,
+                asked,
+            }));
             effects.extend(self.tell(conversation, seq));
             return true;
         }
@@ -321,10 +331,18 @@ impl Conversation {
                     conversation,
                     seq: record.seq,
                     time_ms: record.time_ms,
+                    asked: if conn == origin.conn { origin.at } else { Stamp::default() },
                 }));
             }
-            let (members, origin) = (self.marks.members().clone(), origin.conn);
-            effects.push(Effect::Deliver(Delivery { conversation, record, members, origin }));
+            let (members, asked) = (self.marks.members().clone(), origin.at);
+            let origin = origin.conn;
+            effects.push(Effect::Deliver(Delivery {
+                conversation,
+                record,
+                members,
+                origin,
+                asked,
+            }));
         }
         self.known = self.known.max(self.head);
         self.told = self.told.max(self.head);

@@ -242,6 +242,11 @@ impl Lane {
         self.bytes
     }
 
+    /// Conversations in memory, and those on their way there.
+    pub fn conversations(&self) -> usize {
+        self.slots.len()
+    }
+
     fn apply(
         &mut self,
         conversation: ConversationId,

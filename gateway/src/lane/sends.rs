@@ -47,6 +47,7 @@ impl Lane {
                     conversation: scan.conversation,
                     seq,
                     time_ms,
+                    asked: origin.at,
                 }));
                 if let Some(Slot::Ready(state)) = self.slots.get_mut(&scan.conversation) {
                     effects.extend(state.tell(scan.conversation, seq));

@@ -35,7 +35,8 @@ fn conversation() -> ConversationId {
 
 fn origin(device_no: usize) -> Origin {
     let conn = ConnId::from_u64(device_no as u64);
-    Origin { conn, user: user(device_no), device: device(device_no), is_exempt: false }
+    let at = crate::observe::Stamp::default();
+    Origin { conn, user: user(device_no), device: device(device_no), is_exempt: false, at }
 }
 
 /// One step of a schedule.

@@ -9,6 +9,7 @@ use skein_storage::{Append, CursorPair, Extent, Record};
 use skein_transport::ConnId;
 
 use super::window::{Key, Known};
+use crate::observe::Stamp;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Origin {
     pub device: DeviceId,
     /// It is not held to how much and how often.
     pub is_exempt: bool,
+    /// When it asked.
+    pub at: Stamp,
 }
 
 /// Which cursor.
@@ -123,6 +126,8 @@ pub struct Ack {
     pub seq: Seq,
     /// Since when, Unix milliseconds.
     pub time_ms: u64,
+    /// When it was asked for, if this answers the first attempt.
+    pub asked: Stamp,
 }
 
 /// A durable message on its way to the members.
@@ -136,6 +141,8 @@ pub struct Delivery {
     pub members: Arc<[UserId]>,
     /// The session that sent it and gets no push.
     pub origin: ConnId,
+    /// When it came.
+    pub asked: Stamp,
 }
 
 /// A cursor that moved.

@@ -149,6 +149,7 @@ mod tests {
                     conversation: vec![1; 16].into(),
                     seq: 7,
                     time_ms: 5,
+                    ..Default::default()
                 }),
                 Some(Kind::SendAck(SendAck {
                     client_msg_id: "m-1".into(),

@@ -376,6 +376,7 @@ impl Fake {
                 conversation: Bytes::copy_from_slice(conversation.as_bytes()),
                 seq,
                 time_ms: 1,
+                ..Default::default()
             })
         };
         if fault == Some(Fault::Invented) {

@@ -269,7 +269,8 @@ impl Client {
         }
         // Unknown: the answer to a repeat, after the first answer.
         let Some(entry) = self.settle(&id) else { return };
-        self.acked(entry, conversation, ack.seq, ack.time_ms);
+        let trace = ack.trace_id.as_ref().try_into().ok();
+        self.acked(entry, conversation, ack.seq, ack.time_ms, trace);
     }
 
     /// Reports the position of an own message, and puts it there: the gateway does not push it
@@ -280,9 +281,10 @@ impl Client {
         conversation: ConversationId,
         seq: Seq,
         time_ms: u64,
+        trace: Option<[u8; 16]>,
     ) {
         let id = entry.id;
-        self.events.push(Event::Acked { id: id.clone(), conversation, seq, time_ms });
+        self.events.push(Event::Acked { id: id.clone(), conversation, seq, time_ms, trace });
         let (Some(sender), Some(device)) = (self.user.clone(), self.device.clone()) else {
             return;
         };
@@ -308,7 +310,7 @@ impl Client {
         let ours = Some(&message.sender) == self.user.as_ref()
             && Some(&message.device) == self.device.as_ref();
         if ours && let Some(entry) = self.settle(&message.id) {
-            return self.acked(entry, conversation, seq, message.time_ms);
+            return self.acked(entry, conversation, seq, message.time_ms, None);
         }
         self.inbox.accept(message, false, &self.config, &mut self.events);
     }

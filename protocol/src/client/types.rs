@@ -284,6 +284,8 @@ pub enum Event {
         seq: Seq,
         /// When it got its number, Unix time of the gateway in milliseconds.
         time_ms: u64,
+        /// Id of its trace in OpenTelemetry, if the gateway traces it.
+        trace: Option<[u8; 16]>,
     },
     /// A message of ours was refused for good and is forgotten.
     Rejected {

@@ -186,6 +186,7 @@ impl Server {
                 conversation: bytes(id),
                 seq,
                 time_ms: seq,
+                ..Default::default()
             };
             reply(out, conn, server_frame::Kind::SendAck(ack));
         }

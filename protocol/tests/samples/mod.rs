@@ -176,6 +176,7 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 conversation: conversation(),
                 seq: 1,
                 time_ms: SENT_MS,
+                ..Default::default()
             }),
         ),
         ("push", Kind::Push(Push { messages: vec![message()] })),

@@ -40,11 +40,11 @@ use skein_protocol::{ConversationId, Seq, UserId};
 use tokio::sync::oneshot;
 
 pub use options::{EmbeddedOptions, OpenError};
-pub use stats::{LATENCY_CLASSES, StoreStats};
+pub use stats::{LATENCY_CLASSES, ROWS_CLASSES, StoreStats};
 
 use crate::{
     Append, AppendSink, ConversationIndex, CursorPair, CursorUpdate, Cursors, Direction, Extent,
-    MessageLog, Page, Record, Store, StoreError,
+    MessageLog, MetricsVisitor, Page, Record, Store, StoreError,
 };
 use heads::Heads;
 use reads::Reads;
@@ -264,6 +264,10 @@ impl Store for EmbeddedStore {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.ask(|reply| Job::Close { reply })
+    }
+
+    fn visit_metrics(&self, visitor: &mut dyn MetricsVisitor) {
+        self.stats().visit(visitor);
     }
 }
 
