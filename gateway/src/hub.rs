@@ -136,7 +136,7 @@ impl Hub {
         })
     }
 
-    /// What sessions are held to now. Shards look once a turn, see [`Hub::renew_settings`].
+    /// What sessions are held to now. Shards look once a turn, see `Hub::renew_settings`.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }

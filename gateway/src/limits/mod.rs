@@ -12,7 +12,7 @@
 //! bulk request         sync                  requests of the user
 //! ```
 //!
-//! What may happen how often is told by [`Rate`]s of the configuration; [`table`] keeps the buckets
+//! What may happen how often is told by [`Rate`]s of the configuration; `table` keeps the buckets
 //! in bounded memory. Whoever connects from a network in `limits.exempt` is held to none of it, and
 //! neither are its users. Each refusal has a number of its own ([`Limit::code`]) and is counted
 //! ([`Throttle::hits`]). Every gateway counts for itself.
