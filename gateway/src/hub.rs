@@ -24,6 +24,7 @@ use skein_storage::{Append, AppendError, AppendSink, CursorUpdate, Store, StoreE
 use skein_transport::{ConnId, Mailbox};
 use tokio::sync::Semaphore;
 
+use crate::blocks::Blocks;
 use crate::bulk::PageReads;
 use crate::lane::{
     Ack, Command, CursorKind, Delivery, Effect, Lane, LaneConfig, Load, Peek, Receipt, Scan,
@@ -75,6 +76,8 @@ pub struct HubParts {
     pub store: Arc<dyn Store>,
     /// Who is online.
     pub registry: Registry,
+    /// Who is shut out.
+    pub blocks: Arc<Blocks>,
     /// Number of lanes; at least 1.
     pub lanes: usize,
     /// Bounds of each.
@@ -93,6 +96,7 @@ pub struct Hub {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) throttle: Arc<Throttle>,
+    pub(crate) blocks: Arc<Blocks>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) page_reads: PageReads,
     scan_steps: Semaphore,
@@ -108,6 +112,7 @@ pub struct Hub {
     /// Follows some messages, if that is wished.
     tracer: OnceLock<Arc<Tracer>>,
     draining: AtomicBool,
+    stopping: AtomicBool,
     sessions: AtomicUsize,
     last_session: AtomicU64,
 }
@@ -122,6 +127,7 @@ impl Hub {
             store: parts.store,
             registry: parts.registry,
             throttle: parts.throttle,
+            blocks: parts.blocks,
             host: parts.host,
             overflows: parts.mailboxes.iter().map(|_| AtomicU32::new(0)).collect(),
             shard_figures: parts.mailboxes.iter().map(|_| Arc::default()).collect(),
@@ -131,6 +137,7 @@ impl Hub {
             page_reads: PageReads::default(),
             scan_steps: Semaphore::new(SCAN_STEPS),
             draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             last_session: AtomicU64::new(rand::random::<u32>().into()),
         })
@@ -242,16 +249,27 @@ impl Hub {
 
     /// Sends everybody away. Nobody logs in any more, also on a shard that the mail does not reach.
     pub fn drain(&self, drain: Drain) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
         for mailbox in &self.mailboxes {
             // A full mailbox takes nothing; the stop of the engine closes the rest.
             let _ = mailbox.send(Mail::Drain(drain));
         }
     }
 
+    /// A stop of the process is under way.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether logins are refused, because sessions are being sent away. A stop refuses them for
+    /// good.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
     /// Everybody is being sent away.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.load(Ordering::Relaxed) || self.stopping.load(Ordering::Relaxed)
     }
 
     /// How often mail for this shard was lost.

@@ -16,12 +16,14 @@
 
 pub mod admin;
 pub mod auth;
+pub mod blocks;
 pub mod bulk;
 pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod dev;
 pub mod driver;
+pub mod format;
 pub mod hooked;
 pub mod hub;
 pub mod keys;
@@ -30,6 +32,7 @@ pub mod launch;
 pub mod limits;
 pub mod log_level;
 pub mod mail;
+pub(crate) mod notify;
 pub mod observe;
 pub mod open;
 #[cfg(debug_assertions)]
@@ -42,3 +45,4 @@ pub mod settings;
 pub mod stop;
 pub mod tls;
 pub mod token;
+pub mod walk;

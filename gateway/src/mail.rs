@@ -8,6 +8,7 @@ use skein_transport::{ConnId, Mailbox, StreamId};
 
 use crate::bulk::Page;
 use crate::observe::Stamp;
+use crate::walk::Walk;
 
 /// One item for a session, or for the whole shard.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub enum Mail {
     Page(ConnId, StreamId, Page),
     /// End this session.
     Close(ConnId, Close),
+    /// Look at some sessions, or end them, for an operator.
+    Walk(Box<Walk>),
     /// Send everybody away; new sessions are refused from now on.
     Drain(Drain),
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use skein_protocol::{ClientMsgId, ConversationId, Seq};
 use skein_storage::{Append, AppendError, AppendSink, CursorUpdate, Page, Record, Store};
 
+use crate::format::Mark;
 use crate::hooked::{Hooked, Hooks};
 
 /// The variable that chooses the bug.
@@ -37,6 +38,14 @@ enum Bug {
     SwappedRead,
     /// Every other conversation is left out of its members' lists.
     UnlistedConversation,
+}
+
+/// Another version than this program's, as `FORMAT VERSION` in `SKEIN_PLANTED_VERSION`: stands for a
+/// program that does not exist yet.
+pub fn version() -> Option<Mark> {
+    let text = std::env::var("SKEIN_PLANTED_VERSION").ok()?;
+    let (format, skein) = text.split_once(' ')?;
+    Some(Mark { format: format.parse().ok()?, skein: skein.into() })
 }
 
 /// The bug in the clustered store itself that the environment asks for.

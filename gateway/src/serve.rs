@@ -20,14 +20,17 @@ use tokio::sync::oneshot;
 
 use crate::admin::{self, Admin};
 use crate::auth::Verifier;
+use crate::blocks::{Blocks, BlocksError};
 use crate::config::{Config, StoreKind};
 use crate::credentials::Credentials;
 use crate::driver::Gateway;
+use crate::format;
 use crate::hub::{Host, Hub, HubParts, TICK, ticks};
 use crate::lane::LaneConfig;
 use crate::launch::{Launch, Serving};
 use crate::limits::{LimitClock, Throttle};
 use crate::mail::{Drain, Mail};
+use crate::notify;
 use crate::observe::{self, Endpoint, Flood, Tracer};
 use crate::open::{self, FolderLock, OpenStoreError};
 use crate::registry::Registry;
@@ -85,9 +88,18 @@ pub enum ServeError {
     /// The keys of the transport cannot be read or made.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The data folder belongs to a newer version.
+    #[error(transparent)]
+    Format(#[from] format::FormatError),
+    /// The list of those who are shut out cannot be read.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
     /// The certificate cannot be used.
     #[error("the certificate cannot be used: {0}")]
     Certificate(rustls::Error),
+    /// The token of operators cannot be read or made.
+    #[error(transparent)]
+    AdminToken(#[from] admin::TokenError),
     /// The address of the admin listener cannot be bound.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -116,6 +128,7 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     let Launch { config, credentials, source, hangups, log_level, stop, ready } = launch;
     let Credentials { certificates, verifier, tickets, .. } = credentials;
     let _lock = FolderLock::take(&config.data)?;
+    format::claim(&config.data)?;
     let admin = config.admin.listen.map(admin::Listener::bind).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads(config.store.kind))
@@ -142,7 +155,9 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     engine.gate = Some(throttle.clone());
     let bound: Bound<Mail> = Engine::bind(engine)?;
     let host = Arc::new(SystemHost { handle: runtime.handle().clone() });
-    let hub = Hub::new(parts(&config, verifier, store.clone(), throttle, host, bound.mailboxes()));
+    let blocks = Blocks::open(&config.data)?;
+    let parts = parts(&config, verifier, store.clone(), throttle, host, blocks, bound.mailboxes());
+    let hub = Hub::new(parts);
     let engine = {
         let hub = hub.clone();
         bound.start(move |shard| Gateway::new(hub.clone(), shard))?
@@ -168,14 +183,18 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     };
     if let Some(listener) = admin {
         let clients = serving.clients;
-        let admin = Admin::new(hub.clone(), config.clone(), reload.clone(), clients);
+        let admin = Admin::new(hub.clone(), config.clone(), reload.clone(), clients)?;
         listener.serve(runtime.handle(), admin);
     }
     tracing::info!(address = %serving.clients, "serving");
     ready.serves(serving);
+    notify::ready();
+    runtime.spawn(notify::watchdog(hub.clone()));
     let stopped = runtime.block_on(async {
         stop.requested().await;
-        drain(&reload.config(), &hub, engine, &*store).await
+        let config = reload.config();
+        notify::stopping(config.drain.deadline);
+        drain(&config, &hub, engine, &*store).await
     });
     if let Some((end, exported)) = traces {
         let _ = end.send(());
@@ -243,12 +262,14 @@ fn parts(
     store: Arc<dyn Store>,
     throttle: Arc<Throttle>,
     host: Arc<dyn Host>,
+    blocks: Arc<Blocks>,
     mailboxes: Vec<Mailbox<Mail>>,
 ) -> HubParts {
     let lanes = config.lanes as usize;
     HubParts {
         settings: settings(config, verifier, mailboxes.len()),
         store,
+        blocks,
         registry: Registry::new(config.limits.max_devices_per_user),
         lanes,
         lane: LaneConfig {

@@ -299,6 +299,16 @@ impl ServerSession {
         self.unanswered = 0;
     }
 
+    /// For how long nothing has been heard of the peer; until the login, since it connected.
+    pub fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_heard)
+    }
+
+    /// Sends of the peer that wait for an answer.
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
     /// Whether the peer has been welcomed.
     pub fn is_live(&self) -> bool {
         self.state == State::Live

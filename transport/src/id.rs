@@ -55,6 +55,29 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// The text names no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the handle of a connection, which looks like c0.17.3")]
+pub struct ConnIdError;
+
+/// Reads what [`Display`](fmt::Display) wrote.
+impl std::str::FromStr for ConnId {
+    type Err = ConnIdError;
+
+    fn from_str(text: &str) -> Result<Self, ConnIdError> {
+        let mut parts = text.strip_prefix('c').ok_or(ConnIdError)?.splitn(3, '.');
+        let mut next = || parts.next().ok_or(ConnIdError);
+        let (shard, slot, generation) = (next()?, next()?, next()?);
+        let shard: u8 = shard.parse().map_err(|_| ConnIdError)?;
+        let slot: usize = slot.parse().map_err(|_| ConnIdError)?;
+        let generation = generation.parse().map_err(|_| ConnIdError)?;
+        if slot >= MAX_SLOTS {
+            return Err(ConnIdError);
+        }
+        Ok(Self::new(shard.into(), slot, generation))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +89,10 @@ mod tests {
         {
             let id = ConnId::new(shard, slot, generation);
             assert_eq!((id.shard(), id.slot(), id.generation()), (shard, slot, generation));
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for text in ["", "c", "c0.1", "0.1.2", "c256.0.0", "c0.16777216.0", "c0.1.2.3", "c-1.0.0"] {
+            assert_eq!(text.parse::<ConnId>(), Err(ConnIdError), "{text}");
         }
     }
 }

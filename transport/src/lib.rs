@@ -89,7 +89,7 @@ pub use config::{AddressValidation, EngineConfig, Limits, MAX_SHARDS, QuicConfig
 pub use driver::{CloseReason, ConnStats, ConnectError, Driver, Read, WriteError};
 pub use engine::{Bound, Control, Engine, StartError, StopError};
 pub use gate::{Attempt, Gate, Verdict};
-pub use id::ConnId;
+pub use id::{ConnId, ConnIdError};
 pub use io::Io;
 pub use keys::{Keys, KeysError};
 pub use mailbox::{Mailbox, MailboxFull};

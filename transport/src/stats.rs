@@ -42,6 +42,13 @@ macro_rules! counters {
             }
         }
 
+        impl ShardStats {
+            /// All of them by name, in the order of the fields.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
         impl std::ops::Add for ShardStats {
             type Output = Self;
             fn add(self, other: Self) -> Self {

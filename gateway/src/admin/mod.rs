@@ -8,12 +8,22 @@
 //! server.rs    connections of the listener, bounded
 //! health.rs    /livez /readyz /version: without a token, they tell nothing about users
 //! observe/     /metrics: likewise
+//! api.rs       /v1/...: behind a token; one file for each subject
 //! ```
 //!
 //! To add routes: a function `routes() -> Router<Arc<Admin>>`, and a line in [`router`].
 
+mod api;
+mod blocks;
+mod config;
+mod drain;
+mod gateway;
 mod health;
+mod problem;
 mod server;
+mod sessions;
+mod shards;
+mod token;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -27,7 +37,11 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::observe::Observer;
 use crate::reload::Reload;
+pub use api::description;
+use drain::Draining;
 use health::Health;
+use token::Token;
+pub use token::{TokenError, path as token_path, read as read_token};
 
 /// Port that the documents use; nothing listens on it unless it is configured.
 pub const DOCUMENTED_PORT: u16 = 7844;
@@ -44,24 +58,25 @@ pub struct Admin {
     pub(crate) started: SystemTime,
     pub(crate) observer: Observer,
     health: Health,
+    token: Token,
+    draining: Draining,
 }
 
 impl Admin {
     /// To be made once the gateway serves clients at this address.
+    ///
+    /// # Errors
+    /// The token cannot be read or made.
     pub fn new(
         hub: Arc<Hub>,
         config: Config,
         reload: Arc<Reload>,
         clients: SocketAddr,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            hub,
-            config,
-            reload,
-            started: SystemTime::now(),
-            observer: Observer::new(clients),
-            health: Health::default(),
-        })
+    ) -> Result<Arc<Self>, TokenError> {
+        let token = Token::load_or_make(&config)?;
+        let (health, draining) = (Health::default(), Draining::default());
+        let (started, observer) = (SystemTime::now(), Observer::new(clients));
+        Ok(Arc::new(Self { hub, config, reload, started, observer, health, token, draining }))
     }
 }
 
@@ -70,6 +85,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(crate::observe::routes())
+        .merge(api::routes(&admin))
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is here; see docs/operations.md\n") })
         .with_state(admin)
 }

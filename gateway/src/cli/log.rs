@@ -32,19 +32,19 @@ pub(super) fn start(log: &LogConfig) -> Result<LogLevel, Failure> {
     let (level, started) = match log.format {
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
-            (level(builder.reload_handle()), builder.finish().with(flood).try_init())
+            (level(&log.level, builder.reload_handle()), builder.finish().with(flood).try_init())
         }
         LogFormat::Text => {
             let builder = builder.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
-            (level(builder.reload_handle()), builder.finish().with(flood).try_init())
+            (level(&log.level, builder.reload_handle()), builder.finish().with(flood).try_init())
         }
     };
     started.map_err(|error| Failure::new("cannot start the log", error))?;
     Ok(level)
 }
 
-fn level<S: 'static>(handle: Handle<EnvFilter, S>) -> LogLevel {
-    LogLevel::new(move |level| {
+fn level<S: 'static>(now: &str, handle: Handle<EnvFilter, S>) -> LogLevel {
+    LogLevel::new(now, move |level| {
         let filter = filter(level).map_err(|error| error.to_string())?;
         handle.reload(filter).map_err(|error| error.to_string())
     })

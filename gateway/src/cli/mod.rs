@@ -6,6 +6,7 @@
 
 pub mod banner;
 mod config;
+mod ctl;
 mod doctor;
 mod exit;
 mod log;
@@ -53,6 +54,10 @@ enum Command {
     /// Check a configuration file, or print one with every key and its default.
     #[command(subcommand)]
     Config(config::Command),
+    /// Ask a running gateway, or tell it: sessions, kicks, blocks, drain.
+    ///
+    /// The gateway must have an admin listener (`--admin`, or `admin.listen` in its configuration).
+    Ctl(ctl::Args),
     /// Tell whether this machine is fit for what the configuration promises, and what mends it.
     ///
     /// Looks at memory, descriptors, buffers of UDP, the firewall, cores, clock, and at the disk
@@ -78,6 +83,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(&command),
+        Command::Ctl(args) => ctl::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema(command) => schema::run(&command),
         Command::Token(args) => token::run(&args),

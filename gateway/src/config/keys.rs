@@ -75,6 +75,9 @@ settings! {
     admin: AdminConfig {
         /// Address and TCP port of it; none: off. "127.0.0.1:7844" is reached from this machine only.
         listen: Option<SocketAddr> = None, OptionalAddress;
+        /// A file with the token that operators show, one line of 16 bytes and more. None: made in
+        /// the data folder (`admin-token`) if it is not there. Metrics, health and version need none.
+        token_file: Option<PathBuf> = None, OptionalFile;
     }
 
     /// What is logged, to standard error.

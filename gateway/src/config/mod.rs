@@ -38,5 +38,14 @@ impl AuthConfig {
     }
 }
 
+/// Whether this is a level as in `log.level`.
+///
+/// # Errors
+/// What would be right.
+pub fn check_log_level(text: &str) -> Result<(), String> {
+    let input = rule::Input::Text(text.into());
+    rule::Rule::read(&rule::LogFilter, &input).map(drop)
+}
+
 #[cfg(test)]
 mod tests;

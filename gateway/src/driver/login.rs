@@ -72,7 +72,7 @@ impl Gateway {
     /// Lists the session as online; returns its number.
     fn enter(&self, session: &Session, user: &UserId, device: &DeviceId) -> Result<u64, Close> {
         let hub = &self.hub;
-        match hub.registry.enter(user, device, session.conn) {
+        let number = match hub.registry.enter(user, device, session.conn) {
             Entered::New => hub.admit().ok_or_else(|| {
                 tracing::warn!(sessions = hub.sessions(), "full: a session is refused");
                 hub.registry.leave(user, session.conn);
@@ -88,7 +88,14 @@ impl Gateway {
                 hub.throttle.hit(Limit::Devices);
                 Err(Close::new(Code::TooManyDevices))
             }
+        }?;
+        // Now that it is listed: whoever shuts a user out goes by the list after that.
+        if let Some(close) = hub.blocks.user(user, || hub.host.now()) {
+            hub.registry.leave(user, session.conn);
+            hub.dismiss();
+            return Err(close);
         }
+        Ok(number)
     }
 
     fn take_what_it_has(&mut self, session: &Session, have: &[Mark]) {

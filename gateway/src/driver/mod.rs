@@ -14,6 +14,7 @@
 mod live;
 mod login;
 mod pages;
+mod walk;
 
 use std::sync::Arc;
 
@@ -179,15 +180,15 @@ impl Gateway {
         if session.is_open { self.read_live(io, session) } else { Ok(()) }
     }
 
-    fn send_away(&self, io: &mut Io<'_>, session: &Session, drain: Drain) -> Result<(), Close> {
+    /// Tells a session to go; one without a login is closed.
+    fn send_away(&self, io: &mut Io<'_>, session: &Session, spread_ms: u32) -> Result<(), Close> {
         if session.who.is_none() {
             return Err(Close::new(Code::GoingAway));
         }
-        let spread = drain.reconnect_spread_ms.max(1);
         let frame = server_frame(Kind::GoAway(wire::GoAway {
             code: Code::GoingAway.number(),
             message: Code::GoingAway.text().into(),
-            reconnect_delay_ms: rand::random_range(0..spread),
+            reconnect_delay_ms: rand::random_range(0..spread_ms.max(1)),
         }));
         self.figures.sent(Sent::GoAway);
         write_live(io, session, frame)
@@ -199,6 +200,10 @@ impl Driver for Gateway {
 
     fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
         let Some(remote) = io.remote_address(conn) else { return };
+        if let Some(close) = self.hub.blocks.address(remote.ip(), || self.hub.host.now()) {
+            self.figures.login_failures.add(close.code);
+            return close_with(io, conn, &close);
+        }
         let address = match self.hub.throttle.connected(remote.ip()) {
             Ok(address) => address,
             // Nothing is kept for it, so nothing is to be cleared away when it is gone.
@@ -323,12 +328,13 @@ impl Driver for Gateway {
                 Ok(())
             }),
             Mail::Close(conn, close) => self.with(io, conn, |_, _, _| Err(close)),
-            Mail::Drain(drain) => {
+            Mail::Walk(walk) => self.walk(io, *walk),
+            Mail::Drain(Drain { reconnect_spread_ms }) => {
                 let everybody: Vec<ConnId> =
                     self.sessions.iter().flatten().map(|session| session.conn).collect();
                 for conn in everybody {
                     self.with(io, conn, |gateway, io, session| {
-                        gateway.send_away(io, session, drain)
+                        gateway.send_away(io, session, reconnect_spread_ms)
                     });
                 }
             }

@@ -106,6 +106,7 @@ fn hub_with(store: Arc<dyn Store>, mailboxes: Vec<Mailbox<Mail>>, lane: LaneConf
             verifier: Arc::new(Verifier::from_config(&auth).unwrap()),
         },
         store,
+        blocks: crate::blocks::Blocks::none(),
         registry: Registry::new(1),
         lanes: 1,
         lane,
@@ -135,6 +136,22 @@ fn a_shard_has_the_new_settings_when_it_looks_again() {
     assert_eq!(known.limits.max_sessions, 0);
     hub.dismiss();
     assert!(hub.admit().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_stands_still_or_is_overwhelmed_keeps_no_operator_waiting() {
+    use crate::walk::{Filter, Unanswered, Work};
+    let seat: Seat<Mail> = Seat::new(1);
+    let hub = hub(Arc::new(MemoryStore::new()), vec![seat.mailbox()]);
+    let everybody = Arc::new(Filter::default());
+    // The first question waits in the mailbox for ever, the second finds no room in it.
+    for _ in 0..2 {
+        let walked = hub.walk(&everybody, &Work::Count, drop).await;
+        assert_eq!(walked, Err(Unanswered(0)));
+        assert_eq!(seat.mailbox().len(), 1);
+    }
+    let shard = hub.step(7, 0, &everybody, &Work::Count).await;
+    assert_eq!(shard.err(), Some(Unanswered(7)));
 }
 
 /// Lets others run until this holds.

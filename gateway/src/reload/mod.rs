@@ -25,6 +25,7 @@ use crate::credentials::Credentials;
 use crate::hub::{Hub, ticks};
 use crate::log_level::LogLevel;
 use crate::mail::Mail;
+use crate::notify;
 use crate::serve;
 use crate::stop::Hangups;
 use crate::tls::{self, CertificateError, Certificates};
@@ -190,7 +191,9 @@ impl Reload {
     /// # Errors
     /// See [`Reload::apply`].
     pub fn apply_and_tell(&self) -> Result<Applied, Problems> {
+        notify::reloading();
         let outcome = self.apply();
+        notify::ready();
         let count = if outcome.is_ok() { &self.applied } else { &self.refused };
         count.fetch_add(1, Ordering::Relaxed);
         self.last_refused.store(outcome.is_err(), Ordering::Relaxed);

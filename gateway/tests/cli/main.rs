@@ -80,6 +80,13 @@ fn every_command_explains_itself() {
         &["schema", "renew-epoch"],
         &["token"],
         &["version"],
+        &["ctl"],
+        &["ctl", "sessions", "list"],
+        &["ctl", "kick"],
+        &["ctl", "block"],
+        &["ctl", "drain"],
+        &["ctl", "notice"],
+        &["ctl", "top"],
     ];
     for command in commands {
         let ran = shell.run(&[command, &["--help"][..]].concat());

@@ -167,6 +167,18 @@ impl<'a> Act<'a> {
         }
     }
 
+    /// Devices that are led there are led to gateways that run.
+    pub fn lead_away(&mut self, from: SocketAddr) {
+        let alive: Vec<SocketAddr> =
+            self.gateways.alive().into_iter().filter_map(|at| self.gateways.address(at)).collect();
+        for (index, switch) in self.switches.iter().enumerate() {
+            if switch.leads_to() == from && !alive.is_empty() {
+                switch.lead_to(alive[index % alive.len()]);
+                self.moves += 1;
+            }
+        }
+    }
+
     /// It starts again; its devices are led to it, unless they have found another.
     pub fn restart_gateway(&mut self, at: usize) {
         let old: Vec<SocketAddr> = self.switches.iter().map(Switch::leads_to).collect();

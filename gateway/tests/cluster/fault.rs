@@ -22,6 +22,8 @@ pub enum Fault {
     PauseNode,
     /// SIGKILL for a gateway in the middle of appends.
     KillGateway,
+    /// SIGTERM for each gateway in turn, and a new one in its place: a rolling restart.
+    RollGateways,
     /// SIGKILL for a gateway and a node at the same time.
     KillGatewayAndNode,
     /// Connections to nodes are cut, with whatever was on its way.
@@ -49,7 +51,7 @@ const LATE: Duration = Duration::from_secs(2 * REQUEST_TIMEOUT.as_secs());
 impl Fault {
     /// Any of them, the quick ones more often.
     pub fn any(rng: &mut StdRng) -> Self {
-        match rng.random_range(0..22) {
+        match rng.random_range(0..23) {
             0..2 => Fault::KillNode,
             2 => Fault::KillTwoNodes,
             3..6 => Fault::PauseNode,
@@ -60,6 +62,7 @@ impl Fault {
             18 => Fault::EveryDoubt,
             19 => Fault::DoubtThenSilence,
             20 => Fault::LateAfterDeath,
+            21 => Fault::RollGateways,
             _ => Fault::Statements,
         }
     }
@@ -74,6 +77,7 @@ impl Fault {
             Fault::KillTwoNodes => kill_two_nodes(act),
             Fault::PauseNode => pause_node(act),
             Fault::KillGateway => kill_gateway(act),
+            Fault::RollGateways => roll_gateways(act),
             Fault::KillGatewayAndNode => kill_gateway_and_node(act),
             Fault::Disconnect => disconnect(act),
             Fault::SomeDoubt => some_doubt(act),
@@ -91,7 +95,7 @@ impl Fault {
 /// With one node less, the others are a majority.
 fn carries_on(act: &mut Act<'_>) {
     if !act.live_until_acked(20, PATIENCE) {
-        let what = "nothing is acknowledged with one node less".to_owned();
+        let what = "nothing is acknowledged with one node or gateway less".to_owned();
         act.record().with(|checker| checker.report(Kind::Unsettled, what));
     }
 }
@@ -139,6 +143,22 @@ fn kill_gateway(act: &mut Act<'_>) {
     let down = Duration::from_millis(act.rng.random_range(0..1000));
     act.live_for(down);
     act.restart_gateway(at);
+}
+
+/// Clients are told to go; when they come back, the name leads elsewhere. Alone, it leads nowhere
+/// for as long as there is none.
+fn roll_gateways(act: &mut Act<'_>) {
+    for at in 0..act.gateways.len() {
+        let Some(leaving) = act.gateways.take(at) else { continue };
+        let address = leaving.address;
+        leaving.ask_to_stop();
+        act.live_for(Duration::from_millis(300));
+        act.lead_away(address);
+        let status = act.live_while(move || leaving.wait());
+        assert!(status.success(), "a stop that was asked for: {status}");
+        act.restart_gateway(at);
+        carries_on(act);
+    }
 }
 
 fn kill_gateway_and_node(act: &mut Act<'_>) {

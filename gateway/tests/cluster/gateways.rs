@@ -90,6 +90,11 @@ impl Gateways {
         (0..self.len()).filter(|&at| self.places[at].gateway.is_some()).collect()
     }
 
+    /// It is no longer one of those that run; whoever takes it lets it end.
+    pub fn take(&mut self, at: usize) -> Option<Gateway> {
+        self.places[at].gateway.take()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self, at: usize) {
         if let Some(gateway) = self.places[at].gateway.take() {

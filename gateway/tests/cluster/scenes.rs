@@ -45,6 +45,9 @@ pub fn all() -> Vec<Scene> {
             let faults = [Fault::KillGateway, Fault::KillGateway, Fault::KillGatewayAndNode];
             play(site, Plan::new(seed(), 2), &faults);
         }),
+        ("gateways_are_restarted_one_after_the_other", |site| {
+            play(site, Plan::new(seed(), 2), &[Fault::RollGateways, Fault::RollGateways]);
+        }),
         ("all_of_it_at_random", at_random),
     ];
     // Bugs are planted into debug builds only.

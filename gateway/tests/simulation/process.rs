@@ -173,6 +173,7 @@ impl Process {
                 verifier: Arc::new(Verifier::from_config(&setup().auth).unwrap()),
             },
             store,
+            blocks: skein_gateway::blocks::Blocks::none(),
             registry: Registry::new(3),
             lanes: LANES,
             lane: LaneConfig {

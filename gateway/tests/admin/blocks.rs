@@ -1,0 +1,80 @@
+use serde_json::json;
+use skein_protocol::Code;
+use tempfile::tempdir;
+
+use crate::api::Api;
+use crate::support::process::Gateway;
+use crate::support::raw::{Raw, close_code, endpoint, lost};
+use crate::{login, options, until};
+
+const BLOCKED: u64 = Code::Blocked as u64;
+
+async fn refused(gateway: &Gateway, user: &str) -> u64 {
+    let mut raw = Raw::connect(gateway.address, &gateway.data).await;
+    raw.hello(&gateway.token(user), "phone").await;
+    raw.closed().await
+}
+
+#[tokio::test]
+async fn a_blocked_user_is_out_and_stays_out_over_a_restart() {
+    let dir = tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &options());
+    let api = Api::of(&gateway);
+    let mut mallory = login(&gateway, "mallory", "phone").await;
+    let mut tablet = login(&gateway, "mallory", "tablet").await;
+    let _alice = login(&gateway, "alice", "phone").await;
+    let done = api.post("/v1/blocks", json!({ "user": "mallory", "reason": "spam" }));
+    assert_eq!((&done["kicked"], &done["block"]["reason"]), (&json!(2), &json!("spam")));
+    assert_eq!((mallory.closed().await, tablet.closed().await), (BLOCKED, BLOCKED));
+    assert_eq!(refused(&gateway, "mallory").await, BLOCKED);
+    // Nothing of the refused login stays.
+    assert_eq!(api.get("/v1/sessions/count?user=mallory")["count"], 0);
+    until("one session", || api.get("/v1/status")["sessions"] == 1).await;
+    assert_eq!(api.get("/v1/status")["blocks_refused"], 1);
+    drop(gateway);
+
+    let gateway = Gateway::start(dir.path(), &options());
+    let api = Api::of(&gateway);
+    assert_eq!(refused(&gateway, "mallory").await, BLOCKED);
+    let blocks = api.get("/v1/blocks");
+    assert_eq!(blocks["blocks"].as_array().unwrap().len(), 1);
+    assert_eq!(blocks["blocks"][0]["user"], "mallory");
+    api.delete("/v1/blocks?user=mallory");
+    assert_eq!(api.call("DELETE", "/v1/blocks?user=mallory", None).0, 404);
+    login(&gateway, "mallory", "phone").await;
+}
+
+#[tokio::test]
+async fn a_blocked_address_is_out_for_as_long_as_it_was_said() {
+    let dir = tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &options());
+    let api = Api::of(&gateway);
+    let mut alice = login(&gateway, "alice", "phone").await;
+    let stranger = Raw::connect(gateway.address, dir.path()).await;
+    let done = api.post("/v1/blocks", json!({ "address": "127.0.0.1/8", "for": "6s" }));
+    assert_eq!((&done["kicked"], &done["block"]["address"]), (&json!(2), &json!("127.0.0.0/8")));
+    assert_eq!(alice.closed().await, BLOCKED);
+    assert_eq!(close_code(&lost(&stranger.connection).await), BLOCKED);
+    let endpoint = endpoint(dir.path(), skein_protocol::ALPN);
+    let connection = endpoint.connect(gateway.address, "localhost").unwrap().await.unwrap();
+    assert_eq!(close_code(&lost(&connection).await), BLOCKED);
+    // Its time comes to an end by itself.
+    until("the block is over", || api.get("/v1/blocks")["blocks"].as_array().unwrap().is_empty())
+        .await;
+    login(&gateway, "alice", "phone").await;
+
+    // Others are not concerned.
+    assert_eq!(api.post("/v1/blocks", json!({ "address": "10.0.0.0/8" }))["kicked"], 0);
+    login(&gateway, "bob", "phone").await;
+    for wrong in [
+        json!({}),
+        json!({ "user": "a", "address": "10.0.0.1" }),
+        json!({ "address": "10.0.0" }),
+        json!({ "user": "" }),
+        json!({ "user": "a", "for": "soon" }),
+        json!({ "user": "a", "reason": "x".repeat(257) }),
+        json!({ "usr": "a" }),
+    ] {
+        assert_eq!(api.call("POST", "/v1/blocks", Some(&wrong)).0, 400, "{wrong}");
+    }
+}
