@@ -4,6 +4,7 @@ use skein_transport::Io;
 
 use super::Gateway;
 use super::live::write_live;
+use crate::observe::Sent;
 use crate::session::Session;
 use crate::walk::{Filter, Seen, Step, Tally, Walk, Work, part_of};
 
@@ -57,6 +58,7 @@ impl Gateway {
             }
             Work::Say(frame) => self.with(io, conn, |gateway, io, session| {
                 if !gateway.is_over_push_limit(io, session, frame.len()) {
+                    gateway.figures.sent(Sent::Notice);
                     // There is room; and if not, it is only a notice.
                     let _ = write_live(io, session, frame.clone());
                 }
