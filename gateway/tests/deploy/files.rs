@@ -69,10 +69,13 @@ fn variables_are_keys() {
 fn command_lines_are_taken() {
     let here = tempfile::tempdir().unwrap();
     let data = here.path().to_str().unwrap();
-    let lines: [(&str, &str, &[&str]); 3] = [
+    let drain = ["ctl", "drain", "--over", "60s", "--wait", "75s"];
+    let lines: [(&str, &str, &[&str]); 5] = [
         ("kubernetes/scylla/gateway.yaml", "[schema, apply]", &["schema", "apply"]),
         ("compose/compose.yaml", "[schema, apply]", &["schema", "apply"]),
         ("systemd/skein.service", "skein serve --config", &["serve", "--config", "nowhere.toml"]),
+        ("docker/Dockerfile", r#""ctl", "ready""#, &["ctl", "ready"]),
+        ("kubernetes/base/gateway.yaml", "ctl, drain, --over, 60s, --wait, 75s", &drain),
     ];
     for (file, text, arguments) in lines {
         let said = std::fs::read_to_string(repository().join("deploy").join(file)).unwrap();
