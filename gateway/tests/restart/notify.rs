@@ -19,7 +19,7 @@ fn heard(socket: &UnixDatagram) -> Vec<String> {
 }
 
 #[test]
-fn the_service_manager_hears_of_readiness_life_and_stop() {
+fn the_service_manager_hears_of_readiness_life_reload_and_stop() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -34,6 +34,14 @@ fn the_service_manager_hears_of_readiness_life_and_stop() {
     while all.iter().filter(|line| *line == "WATCHDOG=1").count() < 3 {
         all.extend(heard(&socket));
     }
+    gateway.signal("HUP");
+    let mut told = Vec::new();
+    while !told.contains(&"READY=1".to_owned()) {
+        told.extend(heard(&socket));
+    }
+    told.retain(|line| line != "WATCHDOG=1");
+    assert_eq!((told[0].as_str(), told[2].as_str()), ("RELOADING=1", "READY=1"));
+    assert!(told[1].starts_with("MONOTONIC_USEC="), "{told:?}");
     assert!(gateway.terminate().success());
     let end = heard(&socket);
     let stopping = end.iter().position(|line| line == "STOPPING=1");
