@@ -246,7 +246,7 @@ async fn cursors_of_strange_conversations_keep_nobody_from_writing() {
 async fn what_waits_for_the_store_is_bounded() {
     let options = Options::default().env("SKEIN_LANES", 1).env("SKEIN_LIMITS__LANE_BYTES", "1MiB");
     let scene = Scene::start(options).await;
-    let payload = bytes::Bytes::from(vec![b'x'; 60_000]);
+    let payload = bytes::Bytes::from(vec![b'x'; 16_000]);
     let mut crowd = Vec::new();
     for user in 0..4 {
         let mut raw = scene.login(&format!("mallory{user}"), "phone").await;
