@@ -22,6 +22,7 @@ mod reference;
 mod text;
 mod trace;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -108,17 +109,20 @@ async fn level(admin: &Admin) -> Level {
         reloads: (reloads.applied, reloads.refused),
         reload_refused: reloads.last_refused,
         log_lines_left_out: flood::left_out(),
-        certificates: admin.reload.certificates().all().iter().map(end_of).collect(),
+        certificates: ends_of(&admin.reload.certificates().all()),
         traces: hub.tracer().map(Tracer::counts).unwrap_or_default(),
         disk_free_bytes: None,
         udp: None,
     }
 }
 
-/// File and end of a certificate, Unix time.
-fn end_of(certificate: &Certificate) -> (String, u64) {
-    let ends = certificate.ends.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
-    (certificate.file.display().to_string(), ends)
+/// Files and ends of certificates, Unix time. A file that is named twice is one series.
+fn ends_of(certificates: &[Certificate]) -> Vec<(String, u64)> {
+    let end = |certificate: &Certificate| {
+        let ends = certificate.ends.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+        (certificate.file.display().to_string(), ends)
+    };
+    certificates.iter().map(end).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 struct Page {
