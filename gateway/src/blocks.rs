@@ -6,8 +6,7 @@
 //! that meet, one sees the other.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +18,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use skein_protocol::server::Close;
 use skein_protocol::{Code, UserId};
+
+use crate::whole_file::{self, Access};
 
 /// Entries of the list. Each change writes all of it: a megabyte at most. Whoever has more to shut
 /// out does it where tokens are issued, or at the edge of the network.
@@ -274,17 +275,12 @@ fn read(path: &Path) -> Result<Option<Vec<Block>>, BlocksError> {
     serde_json::from_slice(&text).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// The file is there whole or as it was, also after a loss of power.
 fn write(path: &Path, all: &HashMap<Target, Block>) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let mut blocks: Vec<&Block> = all.values().collect();
     blocks.sort_by(|a, b| a.target.cmp(&b.target));
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, &blocks)?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    let mut text = serde_json::to_vec_pretty(&blocks)?;
+    text.push(b'\n');
+    whole_file::put(path, &text, Access::Owner)
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@
 //! their owner alone. Whoever can read `token-key.pem` can speak for every user: this is for
 //! development, and the command line says so when it serves more than the loopback.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::tls::Certificate;
+use crate::whole_file::{self, Access};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -190,47 +191,9 @@ impl DevFiles {
 
     /// Writes a file so that it is there complete or not at all, also after a loss of power.
     fn put(&self, path: &Path, text: &str, access: Access) -> Result<(), DevError> {
-        self.try_put(path, text, access)
+        whole_file::put(path, text.as_bytes(), access)
             .map_err(|source| DevError::Io { path: path.to_owned(), source })
     }
-
-    fn try_put(&self, path: &Path, text: &str, access: Access) -> io::Result<()> {
-        // Readable by its owner alone from the first byte on.
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
-        file.write_all(text.as_bytes())?;
-        if let (Access::All, Some(permissions)) = (access, readable_by_all()) {
-            file.as_file().set_permissions(permissions)?;
-        }
-        file.as_file().sync_all()?;
-        match access {
-            Access::Owner | Access::All => file.persist(path).map(drop)?,
-            // Somebody was faster: theirs is as good, and may be in use already.
-            Access::OwnerOnce => match file.persist_noclobber(path) {
-                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.map(drop)?,
-            },
-        }
-        if cfg!(unix) { File::open(&self.dir)?.sync_all() } else { Ok(()) }
-    }
-}
-
-/// Who may read a file, and whether it may replace another.
-#[derive(Clone, Copy)]
-enum Access {
-    Owner,
-    OwnerOnce,
-    All,
-}
-
-#[cfg(unix)]
-fn readable_by_all() -> Option<Permissions> {
-    use std::os::unix::fs::PermissionsExt;
-    Some(Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable_by_all() -> Option<Permissions> {
-    None
 }
 
 struct Pems {

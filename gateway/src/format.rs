@@ -5,11 +5,12 @@
 //! to use. The stores have versions of their own beside this: the format is of everything in the
 //! folder together.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::whole_file::{self, Access};
 
 /// Format of the data folder that this program writes. Raise it when an older program would misread
 /// or lose something that is in the folder.
@@ -90,16 +91,13 @@ pub fn claim(data: &Path) -> Result<(), FormatError> {
     if let Some(found) = found.filter(|found| found.skein != own.skein) {
         tracing::info!(from = %found.skein, to = %own.skein, "another version takes the folder over");
     }
-    write(data, &path, &own).map_err(|error| failed(error.to_string()))
+    write(&path, &own).map_err(|error| failed(error.to_string()))
 }
 
-fn write(data: &Path, path: &Path, mark: &Mark) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(data)?;
-    serde_json::to_writer(&mut file, mark)?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    if cfg!(unix) { File::open(data)?.sync_all() } else { Ok(()) }
+fn write(path: &Path, mark: &Mark) -> io::Result<()> {
+    let mut text = serde_json::to_vec(mark)?;
+    text.push(b'\n');
+    whole_file::put(path, &text, Access::Owner)
 }
 
 #[cfg(test)]
@@ -115,12 +113,12 @@ mod tests {
         let there = || serde_json::from_slice::<Mark>(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(there(), own);
         // The same format, whoever wrote it.
-        write(dir.path(), &path, &Mark { format: FORMAT, skein: "9.9.9".into() }).unwrap();
+        write(&path, &Mark { format: FORMAT, skein: "9.9.9".into() }).unwrap();
         claim(dir.path()).unwrap();
         assert_eq!(there(), own);
 
         let newer = Mark { format: FORMAT + 1, skein: "9.9.9".into() };
-        write(dir.path(), &path, &newer).unwrap();
+        write(&path, &newer).unwrap();
         let error = claim(dir.path()).unwrap_err().to_string();
         assert!(error.contains("last used by skein 9.9.9, in format 2"), "{error}");
         assert!(error.contains("run skein 9.9.9 or later"), "{error}");

@@ -46,3 +46,4 @@ pub mod stop;
 pub mod tls;
 pub mod token;
 pub mod walk;
+mod whole_file;

@@ -1,7 +1,6 @@
 //! The token that an operator shows: the line of a file. Who can read the file may do everything.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::Admin;
 use super::problem::Problem;
 use crate::config::Config;
+use crate::whole_file::{self, Access};
 
 /// Shortest token that is taken from a file, bytes.
 const MIN_BYTES: usize = 16;
@@ -76,19 +76,10 @@ impl Token {
     }
 }
 
-/// Readable by its owner alone from the first byte on, and there whole or not at all.
 fn make(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let secret: [u8; MADE_BYTES] = rand::random();
     let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-    writeln!(file, "{text}")?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other.map(drop)?,
-    }
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    whole_file::put(path, format!("{text}\n").as_bytes(), Access::OwnerOnce)
 }
 
 /// Lets through whoever shows the token.
