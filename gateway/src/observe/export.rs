@@ -316,7 +316,7 @@ impl Reading<'_> {
             if mean > 0.0 { most / mean } else { 1.0 },
         )?;
         let busy = self.shards.iter().enumerate();
-        out.seconds_counters(
+        out.counters(
             "skein_shard_busy_seconds_total",
             "Time that a shard's thread was at work; its rate is the load, 1: full",
             "shard",
@@ -435,7 +435,7 @@ impl Reading<'_> {
         let started = self.level.started_seconds;
         out.gauge("process_start_time_seconds", "When it began to serve, Unix time", started)?;
         if let Some(seconds) = process.cpu_seconds {
-            out.seconds_counter("process_cpu_seconds_total", "Processor time", seconds)?;
+            out.counter("process_cpu_seconds_total", "Processor time", seconds)?;
         }
         for (name, help, value) in [
             ("process_resident_memory_bytes", "Resident memory", process.resident_bytes),

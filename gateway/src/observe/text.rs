@@ -14,12 +14,10 @@ use super::count::Distribution;
 pub(super) struct Out<'a, 'b>(pub(super) &'a mut DescriptorEncoder<'b>);
 
 impl Out<'_, '_> {
-    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> Result {
-        let metric = ConstCounter::new(value);
-        metric.encode(self.0.encode_descriptor(stem(name), help, None, metric.metric_type())?)
-    }
-
-    pub(super) fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> Result {
+    pub(super) fn counter<N>(&mut self, name: &str, help: &str, value: N) -> Result
+    where
+        ConstCounter<N>: EncodeMetric,
+    {
         let metric = ConstCounter::new(value);
         metric.encode(self.0.encode_descriptor(stem(name), help, None, metric.metric_type())?)
     }
@@ -30,34 +28,20 @@ impl Out<'_, '_> {
     }
 
     /// A counter for each word of a label.
-    pub(super) fn counters<W: AsRef<str>>(
+    pub(super) fn counters<W: AsRef<str>, N>(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        values: impl IntoIterator<Item = (W, u64)>,
-    ) -> Result {
+        values: impl IntoIterator<Item = (W, N)>,
+    ) -> Result
+    where
+        ConstCounter<N>: EncodeMetric,
+    {
         let kind = MetricType::Counter;
         let mut encoder = self.0.encode_descriptor(stem(name), help, None, kind)?;
         for (word, value) in values {
             let labels = [(label, word.as_ref())];
-            ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    /// A counter of seconds for each word of a label.
-    pub(super) fn seconds_counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (String, f64)>,
-    ) -> Result {
-        let kind = MetricType::Counter;
-        let mut encoder = self.0.encode_descriptor(stem(name), help, None, kind)?;
-        for (word, value) in values {
-            let labels = [(label, word.as_str())];
             ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
