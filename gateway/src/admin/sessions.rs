@@ -159,6 +159,12 @@ pub(super) struct Sessions {
     next: Option<String>,
 }
 
+impl Sessions {
+    fn of(seen: Vec<Seen>, next: Option<String>) -> Self {
+        Self { sessions: seen.into_iter().map(Session::from).collect(), next }
+    }
+}
+
 /// Sessions one by one, in no particular order. Those that begin or end meanwhile may be missing.
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "sessions", params(Which),
@@ -178,23 +184,19 @@ pub(super) async fn list(
         // A user has few devices, and all of them fit on a page.
         let work = Work::Look(1);
         admin.hub.walk(&filter, &work, |step| sessions.extend(step.seen)).await?;
-        return Ok(Json(Sessions {
-            sessions: sessions.into_iter().map(Session::from).collect(),
-            next: None,
-        }));
+        return Ok(Json(Sessions::of(sessions, None)));
     }
     let (mut shard, mut at) = which.start()?;
     while shard < admin.hub.mailboxes().len() {
         if sessions.len() >= limit {
-            let sessions = sessions.into_iter().map(Session::from).collect();
-            return Ok(Json(Sessions { sessions, next: Some(format!("{shard}.{at}")) }));
+            return Ok(Json(Sessions::of(sessions, Some(format!("{shard}.{at}")))));
         }
         let work = Work::Look(limit - sessions.len());
         let step = admin.hub.step(shard, at, &filter, &work).await?;
         sessions.extend(step.seen);
         (shard, at) = step.next.map_or((shard + 1, 0), |next| (shard, next));
     }
-    Ok(Json(Sessions { sessions: sessions.into_iter().map(Session::from).collect(), next: None }))
+    Ok(Json(Sessions::of(sessions, None)))
 }
 
 /// A number of sessions.
