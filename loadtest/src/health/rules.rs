@@ -33,6 +33,8 @@ pub struct Evidence<'a> {
     pub measured: &'a Recording,
     /// The whole run.
     pub points: &'a [Point],
+    /// What [`busy_stretches`] finds in them.
+    pub busy: &'a [Option<(f64, String)>],
     /// Of a ramp: which of its measured stretches were good, in their order. Figures come from those
     /// alone.
     pub good: &'a [bool],
@@ -114,10 +116,10 @@ fn standstill(measured: &[&Health], plan: &Plan) -> Option<Reason> {
 fn processor(evidence: &Evidence<'_>) -> Option<Reason> {
     let good = evidence.good;
     let counts = |at: usize| !good.contains(&true) || good.get(at) == Some(&true);
-    let busy = busy_stretches(evidence.points, &evidence.plan.bounds);
-    let counted = busy.into_iter().enumerate().filter(|(at, _)| counts(*at));
-    let worst = counted.filter_map(|(_, busy)| busy).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    reason(ReasonKind::GeneratorCpu, worst.1)
+    let counted = evidence.busy.iter().enumerate().filter(|(at, _)| counts(*at));
+    let busy = counted.filter_map(|(_, busy)| busy.as_ref());
+    let worst = busy.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    reason(ReasonKind::GeneratorCpu, worst.1.clone())
 }
 
 /// For each stretch of measured seconds (one in most runs, a step each in a ramp) in which a thread
@@ -253,6 +255,7 @@ mod tests {
             plan: &case.plan,
             measured: &case.measured,
             points: &case.points,
+            busy: &busy_stretches(&case.points, &case.plan.bounds),
             good: &case.good,
             not_begun: case.not_begun,
             max_files: Some(1024),

@@ -328,9 +328,9 @@ impl Conductor {
         let open_files = Machine::look().open_files;
         let good: Vec<bool> = self.steps.iter().map(|step| step.broken.is_empty()).collect();
         let busy = health::busy_stretches(&self.collected.timeline, &self.plan.bounds);
-        for (step, busy) in self.steps.iter_mut().zip(busy) {
+        for (step, busy) in self.steps.iter_mut().zip(&busy) {
             // The figures are of the steps before it; but then it says nothing of the target.
-            if let Some((_, detail)) = busy.filter(|_| !step.broken.is_empty()) {
+            if let Some((_, detail)) = busy.as_ref().filter(|_| !step.broken.is_empty()) {
                 step.broken.push(format!("generator_cpu: {detail}"));
             }
         }
@@ -338,6 +338,7 @@ impl Conductor {
             plan: &self.plan,
             measured: &self.collected.measured,
             points: &self.collected.timeline,
+            busy: &busy,
             good: &good,
             not_begun: ends.get(&Failure::CannotDial).copied().unwrap_or(0),
             max_files: open_files.and_then(|limits| limits.soft),
