@@ -51,6 +51,8 @@ async fn a_blocked_address_is_out_for_as_long_as_it_was_said() {
     let api = Api::of(&gateway);
     let mut alice = login(&gateway, "alice", "phone").await;
     let stranger = Raw::connect(gateway.address, dir.path()).await;
+    // A client has done its part of the handshake before the gateway has.
+    until("two connections", || api.get("/v1/sessions/count")["count"] == 2).await;
     let done = api.post("/v1/blocks", json!({ "address": "127.0.0.1/8", "for": "6s" }));
     assert_eq!((&done["kicked"], &done["block"]["address"]), (&json!(2), &json!("127.0.0.0/8")));
     assert_eq!(alice.closed().await, BLOCKED);
