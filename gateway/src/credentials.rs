@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use skein_transport::Keys;
 
+use crate::admin_token::{self, AdminToken, AdminTokenError};
 use crate::auth::Verifier;
 use crate::config::{Config, Loaded, Problem, Problems, TokenKey};
 use crate::dev::{DevError, DevFiles};
@@ -30,6 +31,8 @@ pub struct Credentials {
     pub verifier: Arc<Verifier>,
     /// Secret of tickets and Retry tokens that other gateways have, too.
     pub tickets: Option<Keys>,
+    /// What operators show; none without an admin listener.
+    pub admin_token: Option<AdminToken>,
     /// What of it is for development.
     pub development: Development,
 }
@@ -82,8 +85,13 @@ impl Credentials {
                 })?
             }
         };
+        let admin_token = match config.admin.listen {
+            Some(_) => Some(AdminToken::load_or_make(config).map_err(BadFile::admin_token)?),
+            None => None,
+        };
         let Found { certificates, tickets, .. } = found;
-        Ok(Self { certificates, verifier: Arc::new(verifier), tickets, development })
+        let verifier = Arc::new(verifier);
+        Ok(Self { certificates, verifier, tickets, admin_token, development })
     }
 }
 
@@ -121,6 +129,9 @@ impl Found {
                 None
             }
         });
+        if let Some(Err(error)) = config.admin.token_file.as_deref().map(admin_token::read) {
+            bad.push(BadFile::admin_token(error));
+        }
         (Self { certificates, verifier, tickets }, bad)
     }
 }
@@ -137,7 +148,17 @@ impl CredentialsError {
     }
 }
 
+impl From<BadFile> for CredentialsError {
+    fn from(bad: BadFile) -> Self {
+        Self::Files(vec![bad])
+    }
+}
+
 impl BadFile {
+    fn admin_token(error: AdminTokenError) -> Self {
+        Self { key: "admin.token_file", message: error.to_string() }
+    }
+
     /// The same with the place where the configuration names the file.
     pub fn problem(self, loaded: &Loaded) -> Problem {
         let Self { key, message } = self;

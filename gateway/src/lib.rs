@@ -15,6 +15,7 @@
 //! [`serve`] puts it together; [`cli`] and [`config`] are what an operator sees.
 
 pub mod admin;
+pub mod admin_token;
 pub mod auth;
 pub mod blocks;
 pub mod bulk;

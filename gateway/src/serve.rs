@@ -97,9 +97,6 @@ pub enum ServeError {
     /// The certificate cannot be used.
     #[error("the certificate cannot be used: {0}")]
     Certificate(rustls::Error),
-    /// The token of operators cannot be read or made.
-    #[error(transparent)]
-    AdminToken(#[from] admin::TokenError),
     /// The address of the admin listener cannot be bound.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -126,7 +123,7 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub fn run(launch: Launch) -> Result<(), ServeError> {
     let Launch { config, credentials, source, hangups, log_level, stop, ready } = launch;
-    let Credentials { certificates, verifier, tickets, .. } = credentials;
+    let Credentials { certificates, verifier, tickets, admin_token, .. } = credentials;
     let _lock = FolderLock::take(&config.data)?;
     format::claim(&config.data)?;
     let admin = config.admin.listen.map(admin::Listener::bind).transpose()?;
@@ -169,6 +166,7 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
         shards: engine.control(),
         keys,
         certificates,
+        admin_token,
         log_level,
     });
     runtime.spawn(reload::on_hangups(hangups, reload.clone()));
@@ -183,7 +181,7 @@ pub fn run(launch: Launch) -> Result<(), ServeError> {
     };
     if let Some(listener) = admin {
         let clients = serving.clients;
-        let admin = Admin::new(hub.clone(), config.clone(), reload.clone(), clients)?;
+        let admin = Admin::new(hub.clone(), config.clone(), reload.clone(), clients);
         listener.serve(runtime.handle(), admin);
     }
     tracing::info!(address = %serving.clients, "serving");

@@ -1,4 +1,4 @@
-//! The routes of the API, all behind the token, and their description.
+//! All routes and their description: those behind the token, and those for everybody.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,13 +6,15 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
 use axum::{Json, Router};
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::Problem;
-use super::{Admin, blocks, config, drain, gateway, sessions, shards, token};
+use super::{Admin, blocks, config, drain, gateway, health, sessions, shards, token};
+use crate::observe;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -25,12 +27,18 @@ use super::{Admin, blocks, config, drain, gateway, sessions, shards, token};
         (name = "sessions", description = "Who is here, and who is to go"),
         (name = "blocks", description = "Who is shut out"),
         (name = "gateway", description = "The gateway as a whole"),
+        (name = "health", description = "For machines that watch it; without a token"),
         (name = "shards", description = "Its threads, and who keeps them busy")
     )
 )]
 struct Description;
 
-fn documented() -> OpenApiRouter<Arc<Admin>> {
+/// Those that tell nothing about users.
+fn for_everybody() -> OpenApiRouter<Arc<Admin>> {
+    health::documented().merge(observe::documented())
+}
+
+fn behind_the_token() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(<Description as utoipa::OpenApi>::openapi())
         .routes(routes!(gateway::status))
         .routes(routes!(gateway::notice))
@@ -51,7 +59,7 @@ fn documented() -> OpenApiRouter<Arc<Admin>> {
 pub fn description() -> &'static OpenApi {
     static DESCRIPTION: OnceLock<OpenApi> = OnceLock::new();
     DESCRIPTION.get_or_init(|| {
-        let mut api = documented().to_openapi();
+        let mut api = behind_the_token().to_openapi();
         let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         api.components.get_or_insert_default().add_security_scheme("token", token);
         api.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
@@ -60,23 +68,32 @@ pub fn description() -> &'static OpenApi {
             .description("the token was not shown")
             .content("application/json", problem)
             .build();
-        for path in api.paths.paths.values_mut() {
-            let all = [&mut path.get, &mut path.post, &mut path.put, &mut path.delete];
-            for operation in all.into_iter().flatten() {
-                operation.responses.responses.insert("401".into(), refused.clone().into());
-            }
+        for operation in operations(&mut api) {
+            operation.responses.responses.insert("401".into(), refused.clone().into());
         }
+        let mut open = for_everybody().to_openapi();
+        operations(&mut open).for_each(|operation| operation.security = Some(Vec::new()));
+        api.merge(open);
         api
     })
 }
 
-/// All under `/v1`. The description alone is for everybody.
+fn operations(api: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    let paths = api.paths.paths.values_mut();
+    paths.flat_map(|path| {
+        [&mut path.get, &mut path.post, &mut path.put, &mut path.delete].into_iter().flatten()
+    })
+}
+
+/// All of them.
 pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
-    let (router, _) = documented().split_for_parts();
+    let (open, _) = for_everybody().split_for_parts();
+    let (router, _) = behind_the_token().split_for_parts();
     let checked = middleware::from_fn_with_state(admin.clone(), token::check);
     let wrong_method = || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not this method") };
     router
         .method_not_allowed_fallback(wrong_method)
         .route_layer(checked)
         .route("/v1/openapi.json", get(|| async { Json(description()) }))
+        .merge(open)
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use skein_protocol::{ALPN, ConversationId, UserId};
 use skein_storage::Store;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Admin;
 use crate::config::Choice;
@@ -42,11 +44,8 @@ pub(super) struct Health {
     store: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
-pub(super) fn routes() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/version", get(version))
+pub(super) fn documented() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(version))
 }
 
 /// Looks at the shards for as long as it is polled.
@@ -61,8 +60,10 @@ pub(super) async fn watch(admin: Arc<Admin>) {
             *turns = now;
             stands_still |= *looks >= MAX_LOOKS;
         }
-        if stands_still && !admin.health.stands_still.swap(stands_still, Relaxed) {
-            tracing::error!("a shard stands still; a restart is needed");
+        match (admin.health.stands_still.swap(stands_still, Relaxed), stands_still) {
+            (false, true) => tracing::error!("a shard stands still; a restart is needed"),
+            (true, false) => tracing::warn!("the shard goes on that stood still"),
+            _ => {}
         }
     }
 }
@@ -123,6 +124,14 @@ async fn probe(store: &dyn Store) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the process can go on; if not, only a restart helps.
+#[utoipa::path(
+    get, path = "/livez", tag = "health",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 500, body = String, content_type = "text/plain", description = "why not")
+    )
+)]
 async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     match admin.is_alive() {
         Ok(()) => (StatusCode::OK, "ok\n".into()),
@@ -131,13 +140,19 @@ async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 }
 
 /// The answer of `/readyz`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
+    /// Whether there is no reason against it.
     ready: bool,
     /// What keeps new clients away.
     reasons: Vec<String>,
 }
 
+/// Whether clients should be sent here. A gateway that is not ready is not to be restarted for it.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+)]
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<Readiness>) {
     let reasons = admin.unready().await;
     let status = match reasons.is_empty() {
@@ -148,8 +163,9 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<Readiness>
 }
 
 /// The answer of `/version`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Version {
+    /// Of the program.
     version: &'static str,
     /// What clients and gateway agree on in the handshake.
     protocol: String,
@@ -157,9 +173,14 @@ pub(crate) struct Version {
     store: &'static str,
     /// When the gateway began to serve (RFC 3339).
     started: String,
+    /// For how long it has served, seconds.
     uptime_seconds: u64,
 }
 
+/// What runs here, and since when.
+#[utoipa::path(
+    get, path = "/version", tag = "health", responses((status = 200, body = Version))
+)]
 async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION"),

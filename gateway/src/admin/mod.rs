@@ -11,7 +11,7 @@
 //! api.rs       /v1/...: behind a token; one file for each subject
 //! ```
 //!
-//! To add routes: a function `routes() -> Router<Arc<Admin>>`, and a line in [`router`].
+//! To add a route: a handler with its description, and a line in `api.rs`.
 
 mod api;
 mod blocks;
@@ -40,8 +40,6 @@ use crate::reload::Reload;
 pub use api::description;
 use drain::Draining;
 use health::Health;
-use token::Token;
-pub use token::{TokenError, path as token_path, read as read_token};
 
 /// Port that the documents use; nothing listens on it unless it is configured.
 pub const DOCUMENTED_PORT: u16 = 7844;
@@ -58,33 +56,26 @@ pub struct Admin {
     pub(crate) started: SystemTime,
     pub(crate) observer: Observer,
     health: Health,
-    token: Token,
     draining: Draining,
 }
 
 impl Admin {
     /// To be made once the gateway serves clients at this address.
-    ///
-    /// # Errors
-    /// The token cannot be read or made.
     pub fn new(
         hub: Arc<Hub>,
         config: Config,
         reload: Arc<Reload>,
         clients: SocketAddr,
-    ) -> Result<Arc<Self>, TokenError> {
-        let token = Token::load_or_make(&config)?;
+    ) -> Arc<Self> {
         let (health, draining) = (Health::default(), Draining::default());
         let (started, observer) = (SystemTime::now(), Observer::new(clients));
-        Ok(Arc::new(Self { hub, config, reload, started, observer, health, token, draining }))
+        Arc::new(Self { hub, config, reload, started, observer, health, draining })
     }
 }
 
 /// All that the listener answers.
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
-        .merge(health::routes())
-        .merge(crate::observe::routes())
         .merge(api::routes(&admin))
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is here; see docs/operations.md\n") })
         .with_state(admin)

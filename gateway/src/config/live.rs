@@ -11,6 +11,7 @@ use super::{Config, check};
 /// shrank.
 const LIVE: &[&str] = &[
     "log.level",
+    "admin.token_file",
     "tls.",
     "auth.",
     "limits.max_payload_bytes",

@@ -38,7 +38,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use skein_protocol::server::Close;
 use skein_protocol::{Code, ConversationId, UserId};
 use skein_transport::{Attempt, Gate, Verdict};
@@ -66,8 +65,6 @@ pub(crate) struct TooOften {
 /// All of these limits, shared by everything in a gateway.
 pub struct Throttle {
     rules: ArcSwap<Rules>,
-    /// Networks that are blocked while the gateway runs.
-    blocked: ArcSwap<Networks>,
     connections: Connections,
     backoff: Backoff,
     hits: Hits,
@@ -100,7 +97,6 @@ impl Throttle {
         let untracked = Arc::default();
         Arc::new(Self {
             rules: ArcSwap::from_pointee(Rules::new(limits, &clock, &untracked)),
-            blocked: ArcSwap::default(),
             connections: Connections::new(),
             backoff: Backoff::new(clock.clone()),
             hits: Hits::default(),
@@ -129,18 +125,6 @@ impl Throttle {
             let rules = Rules::new(limits, &self.clock, &self.untracked);
             self.rules.store(Arc::new(rules));
         }
-    }
-
-    /// Blocks these networks beside those of `limits.blocked`, in place of what this call named
-    /// before. Connections that exist stay.
-    pub fn block(&self, networks: &[IpNet]) {
-        self.blocked.store(Arc::new(networks.iter().collect()));
-    }
-
-    /// Whether attempts to connect from there are ignored.
-    pub fn is_blocked(&self, address: IpAddr) -> bool {
-        let rules = self.rules.load();
-        rules.blocked.contain(address) || self.blocked.load().contain(address)
     }
 
     /// What was refused.
@@ -260,11 +244,11 @@ impl Throttle {
 
 impl Gate for Throttle {
     fn judge(&self, attempt: &Attempt) -> Verdict {
-        if self.is_blocked(attempt.address) {
+        let rules = self.rules.load();
+        if rules.blocked.contain(attempt.address) {
             self.hits.add(Limit::Blocked);
             return Verdict::Ignore;
         }
-        let rules = self.rules.load();
         if rules.exempt.contain(attempt.address) {
             return Verdict::Admit;
         }

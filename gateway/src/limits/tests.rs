@@ -148,11 +148,8 @@ fn networks_are_blocked_or_exempt() {
     }
     assert_eq!(throttle.hits().of(Limit::Blocked), 3);
     assert_eq!((judge("192.0.2.1"), judge("192.0.2.1")), (Verdict::Admit, Verdict::Refuse));
-    throttle.block(&nets("192.0.2.0/24"));
-    assert_eq!(judge("192.0.2.1"), Verdict::Ignore);
     throttle.change(&config);
-    throttle.block(&[]);
-    assert_eq!(judge("192.0.2.1"), Verdict::Refuse, "nothing else was changed");
+    assert_eq!(judge("192.0.2.1"), Verdict::Refuse, "nothing has changed");
     throttle.change(&LimitsConfig { blocked: Vec::new(), ..config });
     assert_eq!(judge("192.0.2.1"), Verdict::Admit, "with a new bucket");
     assert_eq!(judge("10.6.6.6"), Verdict::Admit);

@@ -27,14 +27,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text as openmetrics};
 use prometheus_client::registry::Registry;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use count::{ByCode, Count, Distribution, Epoch, Sizes, Stamp, Times};
 pub use figures::{Ended, HubFigures, PageKind, Received, Sent, ShardFigures, StoreTrouble};
@@ -67,10 +67,15 @@ impl Observer {
     }
 }
 
-pub(crate) fn routes() -> Router<Arc<Admin>> {
-    Router::new().route("/metrics", get(metrics))
+pub(crate) fn documented() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new().routes(routes!(metrics))
 }
 
+/// Figures for Prometheus, in the text format of OpenMetrics.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = TEXT))
+)]
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let level = level(&admin).await;
     // Files of the system are read: not on a thread that others wait for.

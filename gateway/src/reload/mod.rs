@@ -4,7 +4,8 @@
 //! ```text
 //! read file, environment, flags -> what may change from it, the rest as it is -> read its files
 //!   -> one thing wrong: nothing is changed
-//!   -> shards (limits, TLS), hub (rules, limits, token keys), lanes, certificates, log level
+//!   -> shards (limits, TLS), hub (rules, limits, token keys), lanes, certificates, admin token,
+//!      log level
 //! ```
 //!
 //! Whatever can fail comes before whatever changes something.
@@ -16,10 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 use skein_transport::{Control, EngineConfig, Keys};
 
+use crate::admin_token::AdminToken;
 use crate::config::{Change, Config, Loaded, Problem, Problems};
 use crate::credentials::Credentials;
 use crate::hub::{Hub, ticks};
@@ -63,6 +65,8 @@ pub struct Parts {
     pub keys: Keys,
     /// What is shown.
     pub certificates: Arc<Certificates>,
+    /// What operators show; none without an admin listener.
+    pub admin_token: Option<AdminToken>,
     /// The level of the log.
     pub log_level: LogLevel,
 }
@@ -75,6 +79,7 @@ pub struct Reload {
     shards: Control<Mail>,
     keys: Keys,
     certificates: Arc<Certificates>,
+    admin_token: ArcSwapOption<AdminToken>,
     log_level: LogLevel,
     /// One at a time.
     turn: Mutex<()>,
@@ -111,7 +116,8 @@ pub struct Applied {
 impl Reload {
     /// For a gateway that runs.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { source, config, hub, shards, keys, certificates, log_level } = parts;
+        let Parts { source, config, hub, shards, keys, certificates, admin_token, log_level } =
+            parts;
         Arc::new(Self {
             source,
             config: ArcSwap::from_pointee(config),
@@ -119,6 +125,7 @@ impl Reload {
             shards,
             keys,
             certificates,
+            admin_token: ArcSwapOption::new(admin_token.map(Arc::new)),
             log_level,
             turn: Mutex::new(()),
             applied: AtomicU64::new(0),
@@ -135,6 +142,11 @@ impl Reload {
     /// The certificates that are shown.
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
+    }
+
+    /// Whether this is the token of operators.
+    pub(crate) fn is_admin_token(&self, shown: &str) -> bool {
+        self.admin_token.load().as_ref().is_some_and(|token| token.is(shown))
     }
 
     /// The level of the log.
@@ -165,6 +177,7 @@ impl Reload {
 
         // Nothing fails from here on.
         let new_certificates = self.certificates.replace(found.certificates);
+        self.admin_token.store(found.admin_token.map(Arc::new));
         let settings = serve::settings(&config, found.verifier, self.hub.mailboxes().len());
         self.hub.change_settings(settings);
         self.hub.throttle.change(&config.limits);

@@ -34,7 +34,11 @@ impl Api {
         let body = body.map_or_else(String::new, Value::to_string);
         let mut answer = self.agent.run(request.body(body).unwrap()).unwrap();
         let text = answer.body_mut().read_to_string().unwrap();
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        let body = match answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()) {
+            Some("application/json") => serde_json::from_str(&text).unwrap(),
+            Some(_) => Value::String(text),
+            None => Value::Null,
+        };
         (answer.status().as_u16(), body)
     }
 
@@ -87,4 +91,22 @@ fn nothing_is_told_or_done_without_the_token() {
         Gateway::start(dir.path(), &options().env("SKEIN_ADMIN__TOKEN_FILE", file.display()));
     assert_eq!(Api::with_token(&gateway, "a-token-of-one's-own").get("/v1/status")["sessions"], 0);
     assert_eq!(Api::of(&gateway).call("GET", "/v1/status", None).0, 401);
+}
+
+#[test]
+fn the_token_is_changed_by_a_reload() {
+    let dir = tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &options());
+    let (file, before) = (dir.path().join("admin-token"), Api::of(&gateway));
+    std::fs::write(&file, "short\n").unwrap();
+    let (status, refused) = before.call("POST", "/v1/reload", None);
+    assert_eq!(status, 422, "{refused}");
+    assert!(refused.to_string().contains("admin.token_file"), "{refused}");
+    // Gone, another one is made.
+    std::fs::remove_file(&file).unwrap();
+    before.good("POST", "/v1/reload", None);
+    let after = Api::of(&gateway);
+    assert_ne!(before.token, after.token);
+    assert_eq!(before.call("GET", "/v1/status", None).0, 401);
+    assert_eq!(after.get("/v1/status")["sessions"], 0);
 }

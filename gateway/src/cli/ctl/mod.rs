@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::exit::print;
 use super::settings::Settings;
-use crate::admin::{DOCUMENTED_PORT, read_token, token_path};
+use crate::admin::DOCUMENTED_PORT;
+use crate::admin_token;
 use crate::config::Config;
 pub(super) use args::Args;
 use args::{Command, Kicked, Sessions, Which, Whom};
@@ -139,8 +140,8 @@ fn address(args: &Args, config: &Config) -> SocketAddr {
 }
 
 fn token(args: &Args, config: &Config) -> Result<String, Failure> {
-    let path = args.token_file.clone().unwrap_or_else(|| token_path(config));
-    read_token(&path).map_err(|error| {
+    let path = args.token_file.clone().unwrap_or_else(|| admin_token::path(config));
+    admin_token::read(&path).map_err(|error| {
         Failure::Failed(format!(
             "{error}; name the gateway's data folder with --data, or the file with --token-file"
         ))
