@@ -50,21 +50,35 @@ pub(super) fn documented() -> OpenApiRouter<Arc<Admin>> {
 
 /// Looks at the shards for as long as it is polled.
 pub(super) async fn watch(admin: Arc<Admin>) {
-    let mut looks = vec![(0, 0); admin.hub.mailboxes().len()];
+    let mut seen = vec![Seen::default(); admin.hub.mailboxes().len()];
     loop {
         tokio::time::sleep(LOOK).await;
         let mut stands_still = false;
-        for (mailbox, (turns, looks)) in admin.hub.mailboxes().iter().zip(&mut looks) {
-            let now = mailbox.stats().turns;
-            *looks = if now == *turns && !mailbox.is_empty() { *looks + 1 } else { 0 };
-            *turns = now;
-            stands_still |= *looks >= MAX_LOOKS;
+        for (mailbox, seen) in admin.hub.mailboxes().iter().zip(&mut seen) {
+            stands_still |= seen.stands_still(mailbox.stats().turns, !mailbox.is_empty());
         }
         match (admin.health.stands_still.swap(stands_still, Relaxed), stands_still) {
             (false, true) => tracing::error!("a shard stands still; a restart is needed"),
             (true, false) => tracing::warn!("the shard goes on that stood still"),
             _ => {}
         }
+    }
+}
+
+/// What was seen of a shard so far.
+#[derive(Clone, Default)]
+struct Seen {
+    turns: u64,
+    /// Looks in a row at which it had not taken its mail.
+    looks: u32,
+}
+
+impl Seen {
+    /// A look at its turns so far, and whether mail waits for it.
+    fn stands_still(&mut self, turns: u64, mail_waits: bool) -> bool {
+        self.looks = if turns == self.turns && mail_waits { self.looks + 1 } else { 0 };
+        self.turns = turns;
+        self.looks >= MAX_LOOKS
     }
 }
 
@@ -189,4 +203,23 @@ async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
         started: humantime::format_rfc3339_seconds(admin.started).to_string(),
         uptime_seconds: admin.started.elapsed().map_or(0, |up| up.as_secs()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_stands_still_while_it_leaves_its_mail() {
+        let mut seen = Seen::default();
+        let mut looks = |turns, mail_waits, times| {
+            (0..times).map(|_| seen.stands_still(turns, mail_waits)).collect::<Vec<_>>()
+        };
+        assert!(!looks(1, true, MAX_LOOKS as usize).contains(&true), "it is watched a while first");
+        assert_eq!(looks(1, true, 2), [true, true]);
+        assert_eq!(looks(2, true, 1), [false], "it goes on");
+        assert!(!looks(2, false, 100).contains(&true), "an idle one has nothing to do");
+        assert!(!looks(2, true, MAX_LOOKS as usize - 1).contains(&true));
+        assert_eq!(looks(2, true, 1), [true]);
+    }
 }
