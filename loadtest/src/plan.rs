@@ -489,7 +489,7 @@ impl Work {
         }
     }
 
-    /// What is dealt to the shards as a whole: sessions, pairs, groups, backlogs.
+    /// What is dealt to agents and to shards as a whole: sessions, pairs, groups, backlogs.
     pub fn units(&self) -> u64 {
         match *self {
             Self::Hold { sessions }

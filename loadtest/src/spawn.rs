@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::plan::{Algorithm, Credentials, Fleet, Secret, Target, Trust, Work};
+use crate::plan::{Algorithm, Credentials, Secret, Target, Trust};
 use crate::run::Supervisor;
 
 /// A start takes this long at most: a journal of the largest usual size is read in it.
@@ -35,32 +35,6 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Configuration: keys and values of docs/configuration.md.
     pub set: Vec<(String, String)>,
-}
-
-/// Configuration that lets a gateway take what these fleets bring, and no more than that.
-pub fn settings(fleets: &[Fleet]) -> Vec<(String, String)> {
-    let sessions: u64 = fleets
-        .iter()
-        .map(|fleet| match fleet.work {
-            Work::Sync { receivers, .. } => 2 * receivers,
-            _ => fleet.work.sessions(),
-        })
-        .sum();
-    let devices = fleets
-        .iter()
-        .map(|fleet| match fleet.work {
-            Work::Group { receivers, .. } => receivers.div_ceil(2) + 1,
-            _ => 1,
-        })
-        .max();
-    // Those that are being replaced are there twice for a moment.
-    let sessions = (2 * sessions).max(1000);
-    // As many devices as a gateway may be told to allow.
-    let devices = devices.unwrap_or(1).clamp(16, 1024);
-    vec![
-        ("limits.max_sessions".into(), sessions.to_string()),
-        ("limits.max_devices_per_user".into(), devices.to_string()),
-    ]
 }
 
 /// Why there is no gateway.

@@ -39,7 +39,11 @@ fn load(arguments: &[&str]) -> Command {
 /// An agent on a free port, and where it is.
 fn agent(more: &[&str]) -> (Process, String) {
     let mut command = load(&["agent", "--listen", "127.0.0.1:0"]);
-    let mut child = command.args(more).stderr(Stdio::null()).spawn().unwrap();
+    started(command.args(more).stderr(Stdio::null()))
+}
+
+fn started(command: &mut Command) -> (Process, String) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
     (Process(child), line.strip_prefix("ready ").unwrap().to_owned())
@@ -59,11 +63,13 @@ fn skein() -> PathBuf {
 fn run(scenario: &str, agents: &[&str], report: &Path, more: &[&str]) -> Command {
     let mut command = load(&[scenario, "--spawn-gateway", "--gateway"]);
     command.arg(skein()).arg("--agents").arg(agents.join(",")).arg("--report").arg(report);
-    command.args(["--warm-up", "500ms", "--settle", "0s", "--shards", "1"]);
+    command.args(["--warm-up", "500ms", "--settle", "0s"]);
     command.args(["--late-after", "5s", "--drop-after", "30s", "--max-thread-cpu", "100%"]);
     command.args(more);
-    if !more.contains(&"--pairs") {
-        command.args(["--pairs", "9"]);
+    for (flag, value) in [("--pairs", "9"), ("--shards", "1")] {
+        if !more.contains(&flag) {
+            command.args([flag, value]);
+        }
     }
     command
 }
@@ -154,7 +160,8 @@ fn an_agent_that_dies_is_named_and_makes_the_run_invalid() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
     let (output, name) = disturbed(&report, |agent| agent.signal(Signal::KILL));
-    assert_ends(&output, Exit::Invalid, &["INVALID agent_lost", &name]);
+    let gone = format!("agent {name} is gone: the connection was closed, ");
+    assert_ends(&output, Exit::Invalid, &["INVALID agent_lost", &gone]);
     let found = summary(&report);
     assert_eq!((&found["valid"], &found["ended_early"]), (&false.into(), &false.into()));
     assert_eq!(found["reasons"][0]["kind"], "agent_lost");
@@ -169,6 +176,94 @@ fn an_agent_that_stands_still_is_named_as_well() {
     let report = folder.path().join("report");
     let (output, name) = disturbed(&report, |agent| agent.signal(Signal::STOP));
     assert_ends(&output, Exit::Invalid, &["INVALID agent_lost", &name, "it has said nothing"]);
+}
+
+/// One agent of two is taken, or cannot do its share: the other one is free as soon as that is told,
+/// and not only after a while.
+#[test]
+fn agents_of_a_run_that_cannot_begin_are_free_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |name: &str| folder.path().join(name);
+    let short = ["--rate", "50", "--for", "1s"];
+    let (_good, good) = agent(&[]);
+    // A thread takes several descriptors, and it has none to spare for so many.
+    let mut poor = Command::new("sh");
+    poor.args(["-c", "ulimit -n 24; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_skein-load")]);
+    poor.args(["agent", "--listen", "127.0.0.1:0"]).stderr(Stdio::null());
+    let (_poor, poor) = started(&mut poor);
+    let with = [&short[..], &["--shards", "30"]].concat();
+    for turn in 0..3 {
+        let both = run("chat", &[&good, &poor], &report("none"), &with).output().unwrap();
+        assert_ends(&both, Exit::CouldNotRun, &["agent", &poor]);
+        let alone = run("chat", &[&good], &report(&format!("alone{turn}")), &short);
+        assert_ends(&{ alone }.output().unwrap(), Exit::Ok, &["passed"]);
+    }
+
+    let (_busy, busy) = agent(&[]);
+    let long = ["--rate", "50", "--for", "5m", "--plain"];
+    let mut other = run("chat", &[&busy], &report("other"), &long).spawn().unwrap();
+    let mut lines = BufReader::new(other.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("measured")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let other = Process(other);
+    let both = run("chat", &[&good, &busy], &report("none"), &short).output().unwrap();
+    assert_ends(&both, Exit::CouldNotRun, &[&busy, "the load of another run"]);
+    let alone = run("chat", &[&good], &report("alone"), &short).output().unwrap();
+    assert_ends(&alone, Exit::Ok, &["passed"]);
+    // Its conductor dies, which an agent hears of through its connection. It does not wait for what
+    // is under way there.
+    other.signal(Signal::KILL);
+    let since = Instant::now();
+    let retry = || run("chat", &[&busy], &report("again"), &short).output().unwrap();
+    let again = loop {
+        let again = retry();
+        if again.status.success() || since.elapsed() > Duration::from_secs(30) {
+            break again;
+        }
+    };
+    assert_ends(&again, Exit::Ok, &["passed"]);
+}
+
+/// Two runs want the same two agents at the same moment, again and again: one of them gets both.
+#[test]
+fn of_two_runs_at_the_same_moment_one_gets_all_agents() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_one, first) = agent(&[]);
+    let (_other, second) = agent(&[]);
+    for turn in 0..3 {
+        let short = ["--rate", "50", "--for", "1s"];
+        // Named in another order, as two people would.
+        let runs = [[&first, &second], [&second, &first]].map(|agents| {
+            let report = folder.path().join(format!("{turn}{}", agents[0].replace(':', "-")));
+            let agents = agents.map(String::as_str);
+            run("chat", &agents, &report, &short).spawn().unwrap()
+        });
+        let done = runs.map(|run| run.wait_with_output().unwrap());
+        let good = done.iter().filter(|one| one.status.success()).count();
+        let told: Vec<_> = done.iter().map(|one| String::from_utf8_lossy(&one.stderr)).collect();
+        assert!(good >= 1, "{told:?}");
+        let refused = done.iter().filter(|one| !one.status.success());
+        refused.for_each(|one| assert_ends(one, Exit::CouldNotRun, &["another run"]));
+    }
+}
+
+#[test]
+fn an_agent_says_what_becomes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = load(&["agent", "--listen", "127.0.0.1:0"]);
+    let (_agent, name) = started(command.stderr(fs::File::create(&log).unwrap()));
+    let report = folder.path().join("report");
+    let done = run("chat", &[&name], &report, &["--rate", "50", "--for", "1s"]).output().unwrap();
+    assert_ends(&done, Exit::Ok, &["passed"]);
+    let log = fs::read_to_string(&log).unwrap();
+    let mut lines = log.lines();
+    for words in
+        ["listening", "taken peer=127.0.0.1:", "run is ready", "run begun", "run ended", "released"]
+    {
+        assert!(lines.any(|line| line.contains(words)), "{words}: {log}");
+    }
+    assert!(log.contains("connected=18 acked_per_second=5"), "{log}");
 }
 
 #[test]

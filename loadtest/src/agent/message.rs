@@ -39,7 +39,9 @@ pub(super) type Verdict = Result<(), String>;
 pub(super) enum Order {
     /// What does your clock say?
     Ping(u64),
-    /// This is your share: get everything ready.
+    /// Be this run's and nobody else's, until the connection ends.
+    Take,
+    /// To one that was taken. This is your share: get everything ready.
     Prepare(Box<Plan>),
     /// The ramp begins at this time of your clock.
     Begin(Nanos),
@@ -49,6 +51,8 @@ pub(super) enum Order {
     Judged(Vec<String>),
     /// End early, in order.
     Stop,
+    /// The run is not to be: give it up, and close the connection as soon as another one can be made.
+    Release,
 }
 
 /// From an agent.
@@ -56,9 +60,11 @@ pub(super) enum Order {
 pub(super) enum Answer {
     /// It says this.
     Pong(u64, Nanos),
+    /// It is this run's.
+    Taken,
     /// The share can be carried out: one session was logged in and out.
     Ready,
-    /// It cannot, and why.
+    /// It cannot be taken, or cannot carry the share out, and why.
     Refused(String),
     /// The run waits to begin this.
     Arrived(Stage),

@@ -4,6 +4,8 @@
 //! skein-load run --agents A,B          skein-load agent (A)         skein-load agent (B)
 //!   connect, compare versions and secret ------>                        |
 //!   how far apart are the clocks? (ping) ------>                        |
+//!   be ours alone ----------------------------->  taken
+//!   be ours alone -------------------------------------------------------> taken
 //!   share 1 of the plan ----------------------->  one session in and out
 //!   share 2 of the plan -------------------------------------------------> the same
 //!   all are there: begin at T ----------------->  ramp                   ramp, from the same T on
@@ -31,6 +33,6 @@ mod share;
 mod together;
 mod wire;
 
-pub use remote::{Handle, RemoteError, start};
+pub use remote::{RemoteError, start};
 pub use serve::{AgentError, serve};
 pub use wire::{Secret, SecretError};

@@ -1,22 +1,22 @@
-//! The side that conducts, up to the moment at which every agent is ready, and what others see of it
-//! from then on.
+//! The side that conducts, up to the moment at which every agent is ready.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::{Answer, Order};
 use super::share::shares;
 use super::together::Conductor;
 use super::wire::{self, Link, Secret, WireError};
 use crate::clock::{self, Nanos};
-use crate::outcome::{Outcome, Reason, Snapshot};
 use crate::plan::Plan;
-use crate::run::Hooks;
+use crate::run::{Handle, Hooks, Shared};
 use crate::scenario::HostPort;
 
 /// Round trips that tell how far apart two clocks are. The shortest counts.
 const PINGS: u64 = 9;
+
+/// It answers something that was not asked.
+const DISORDER: &str = "it does not keep to the order of messages";
 
 /// Why a run on several machines could not begin. Nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum RemoteError {
 /// run goes on by itself, as a run on this machine does.
 ///
 /// # Errors
-/// See [`RemoteError`]. No load was made.
+/// See [`RemoteError`]. No load was made, and every agent that had been taken is free again.
 pub fn start(
     agents: &[HostPort],
     secret: Option<&Secret>,
@@ -50,103 +50,107 @@ pub fn start(
 ) -> Result<Handle, RemoteError> {
     let parts = shares(&plan, agents.len()).map_err(RemoteError::Plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let names: Vec<String> = agents.iter().map(ToString::to_string).collect();
-    let links = runtime.block_on(async {
-        let calls = agents.iter().zip(parts).map(|(agent, part)| prepare(agent, secret, part));
-        futures_util::future::join_all(calls).await
-    });
-    let mut ready = Vec::with_capacity(links.len());
-    for (name, link) in names.iter().zip(links) {
-        let agent = name.clone();
-        ready.push(link.map_err(|error| RemoteError::Agent { agent, why: error.to_string() })?);
-    }
+    let patience = plan.answer_timeout + wire::PATIENCE;
+    let ready = runtime.block_on(async {
+        let mut called = call(agents, secret).await?;
+        match prepare(&mut called, parts, patience).await {
+            Ok(()) => Ok(called),
+            Err(error) => {
+                release(called).await;
+                Err(error)
+            }
+        }
+    })?;
     let shared = Arc::new(Shared::default());
     let watched = shared.clone();
-    let thread = std::thread::Builder::new().name("agents".into()).spawn(move || {
-        runtime.block_on(async {
-            let conductor = Conductor::new(plan, hooks, names, ready, watched);
-            conductor.conduct().await
-        })
-    })?;
-    Ok(Handle { shared, thread })
+    let conduct = move || {
+        runtime.block_on(async { Conductor::new(plan, hooks, ready, watched).conduct().await })
+    };
+    Ok(Handle::of("agents", shared, conduct)?)
 }
 
-/// A run that goes on elsewhere.
-pub struct Handle {
-    shared: Arc<Shared>,
-    thread: JoinHandle<Outcome>,
-}
-
-/// What the conductor and everybody else see.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) stop: AtomicBool,
-    pub(super) snapshot: Mutex<Snapshot>,
-    pub(super) reasons: Mutex<Vec<Reason>>,
-}
-
-impl Handle {
-    /// How it goes, of all agents together.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = lock(&self.shared.snapshot).clone();
-        snapshot.reasons.extend(lock(&self.shared.reasons).iter().cloned());
-        snapshot
-    }
-
-    /// Ends it early, in order.
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Somebody beside the run saw that its figures must not be believed.
-    pub fn invalidate(&self, reason: Reason) {
-        lock(&self.shared.reasons).push(reason);
-    }
-
-    /// Whether [`finish`](Self::finish) would return at once.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// What conducts broke.
-    pub fn finish(self) -> Result<Outcome, String> {
-        let mut outcome = self.thread.join().map_err(|_| "the conductor panicked".to_owned())?;
-        outcome.reasons.append(&mut lock(&self.shared.reasons));
-        Ok(outcome)
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data, whole between any two steps.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An agent that is ready to begin.
+/// An agent that answers; all of them are ready when the run begins.
 pub(super) struct Ready {
+    pub(super) name: String,
     pub(super) link: Link,
     /// Its clock less ours, nanoseconds.
     pub(super) apart: i128,
 }
 
-async fn prepare(
-    agent: &HostPort,
-    secret: Option<&Secret>,
-    part: Plan,
-) -> Result<Ready, WireError> {
-    let patience = part.answer_timeout + wire::PATIENCE;
-    let mut link = wire::call((agent.host.as_str(), agent.port), secret).await?;
-    let apart = tokio::time::timeout(wire::PATIENCE, clocks(&mut link)).await;
-    let apart = apart.unwrap_or(Err(WireError::Silent))?;
-    link.writer.send(&Order::Prepare(Box::new(part))).await?;
-    let answer = tokio::time::timeout(patience, link.reader.next::<Answer>()).await;
-    match answer.unwrap_or(Err(WireError::Silent))? {
-        Answer::Ready => Ok(Ready { link, apart }),
-        Answer::Refused(why) => Err(WireError::Refused(why)),
-        _ => Err(WireError::Refused("it does not keep to the order of messages".into())),
+impl Ready {
+    /// Says one thing and waits for the answer to it.
+    async fn ask(&mut self, order: Order, patience: Duration) -> Result<Answer, RemoteError> {
+        let asked = async {
+            self.link.writer.send(&order).await?;
+            self.link.reader.next::<Answer>().await
+        };
+        let answer = tokio::time::timeout(patience, asked).await;
+        match answer.unwrap_or(Err(WireError::Silent)) {
+            Ok(Answer::Refused(why)) => Err(self.failed(&why)),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
+
+    fn failed(&self, why: &dyn std::fmt::Display) -> RemoteError {
+        RemoteError::Agent { agent: self.name.clone(), why: why.to_string() }
+    }
+}
+
+/// Calls all agents at once. None of them is taken by that.
+async fn call(agents: &[HostPort], secret: Option<&Secret>) -> Result<Vec<Ready>, RemoteError> {
+    let calls = agents.iter().map(async |agent| {
+        let called = async {
+            let mut link = wire::call((agent.host.as_str(), agent.port), secret).await?;
+            let apart = tokio::time::timeout(wire::PATIENCE, clocks(&mut link)).await;
+            Ok((link, apart.unwrap_or(Err(WireError::Silent))?))
+        };
+        let name = agent.to_string();
+        match called.await {
+            Ok((link, apart)) => Ok(Ready { name, link, apart }),
+            Err::<_, WireError>(error) => {
+                Err(RemoteError::Agent { agent: name, why: error.to_string() })
+            }
+        }
+    });
+    futures_util::future::join_all(calls).await.into_iter().collect()
+}
+
+/// Every agent is ours and has its share ready.
+async fn prepare(
+    agents: &mut [Ready],
+    parts: Vec<Plan>,
+    patience: Duration,
+) -> Result<(), RemoteError> {
+    // One after the other, and everybody in the same order: of two runs that want the same agents at the
+    // same moment one gets them all, instead of each some.
+    let mut in_order: Vec<&mut Ready> = agents.iter_mut().collect();
+    in_order.sort_by(|one, other| one.name.cmp(&other.name));
+    for agent in in_order {
+        match agent.ask(Order::Take, wire::PATIENCE).await? {
+            Answer::Taken => {}
+            _ => return Err(agent.failed(&DISORDER)),
+        }
+    }
+    let ready = agents.iter_mut().zip(parts).map(async |(agent, part)| {
+        match agent.ask(Order::Prepare(Box::new(part)), patience).await? {
+            Answer::Ready => Ok(()),
+            _ => Err(agent.failed(&DISORDER)),
+        }
+    });
+    futures_util::future::join_all(ready).await.into_iter().collect()
+}
+
+/// Waits until every agent is free again, so that the next run finds it so.
+async fn release(agents: Vec<Ready>) {
+    let released = agents.into_iter().map(async |mut agent| {
+        if agent.link.writer.send(&Order::Release).await.is_ok() {
+            // It closes the connection when it is free.
+            while agent.link.reader.next::<Answer>().await.is_ok() {}
+        }
+    });
+    // One that does not answer cannot be helped from here.
+    let _ = tokio::time::timeout(wire::PATIENCE, futures_util::future::join_all(released)).await;
 }
 
 /// How far its clock is from ours: what it said in the shortest round trip, which it said about half-way.
@@ -156,7 +160,7 @@ async fn clocks(link: &mut Link) -> Result<i128, WireError> {
         let sent = clock::now();
         link.writer.send(&Order::Ping(number)).await?;
         let Answer::Pong(same, theirs) = link.reader.next::<Answer>().await? else {
-            return Err(WireError::Refused("it does not keep to the order of messages".into()));
+            return Err(WireError::Refused(DISORDER.into()));
         };
         let trip = clock::now() - sent;
         let apart = i128::from(theirs) - i128::from(sent + trip / 2);

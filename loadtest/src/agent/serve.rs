@@ -84,6 +84,7 @@ pub fn serve(
             return Err(AgentError::Open(own));
         }
         let door = Door::new(secret).map_err(|error| other(&error))?;
+        tracing::info!(address = %own, "listening");
         ready(own);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let run = Arc::new(Mutex::new(()));
@@ -107,7 +108,7 @@ pub fn serve(
                     let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
                     let (door, run) = (door.clone(), run.clone());
                     visits.spawn(async move {
-                        if let Err(error) = visit(&door, stream, run).await {
+                        if let Err(error) = visit(&door, stream, peer, run).await {
                             tracing::warn!(%peer, %error, "a control connection ended");
                         }
                         drop(place);
@@ -121,6 +122,7 @@ pub fn serve(
 async fn visit(
     door: &Door,
     stream: tokio::net::TcpStream,
+    peer: SocketAddr,
     run: Arc<Mutex<()>>,
 ) -> Result<(), WireError> {
     let Link { mut reader, writer } = door.let_in(stream).await?;
@@ -135,7 +137,7 @@ async fn visit(
             }
         }
     });
-    let mut visit = Visit { writer, run, share: None };
+    let mut visit = Visit { writer, peer, run, place: None, share: None };
     let mut look = tokio::time::interval(GLANCE);
     let mut silent_since = Instant::now();
     let ended = loop {
@@ -153,6 +155,8 @@ async fn visit(
         match done {
             Ok(true) => {}
             Ok(false) => break Ok(()),
+            // With no run of it here that is how it goes.
+            Err(WireError::Closed) if visit.place.is_none() => break Ok(()),
             Err(error) => break Err(error),
         }
         if silent_since.elapsed() > SILENCE {
@@ -167,8 +171,23 @@ async fn visit(
 /// One control connection.
 struct Visit {
     writer: Writer,
+    peer: SocketAddr,
     run: Arc<Mutex<()>>,
+    /// While this is there, no other run can be made.
+    place: Option<Place>,
     share: Option<Share>,
+}
+
+/// The one run that can be made is this peer's.
+struct Place {
+    peer: SocketAddr,
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        tracing::info!(peer = %self.peer, "released");
+    }
 }
 
 /// A share of a run that goes on.
@@ -180,7 +199,6 @@ struct Share {
     events: Receiver<Answer>,
     verdicts: SyncSender<Vec<String>>,
     told: Instant,
-    _place: OwnedMutexGuard<()>,
 }
 
 impl Visit {
@@ -191,15 +209,21 @@ impl Visit {
                 let now = clock::now();
                 self.writer.send(&Answer::Pong(number, now)).await?;
             }
+            Order::Take => {
+                let answer = self.take().map_or_else(Answer::Refused, |()| Answer::Taken);
+                self.writer.send(&answer).await?;
+            }
             Order::Prepare(plan) => {
-                let answer = match self.prepare(*plan).await {
-                    Ok(()) => Answer::Ready,
-                    Err(why) => Answer::Refused(why),
-                };
+                let prepared = self.prepare(*plan).await;
+                if let Err(why) = &prepared {
+                    tracing::warn!(peer = %self.peer, why, "run cannot be made");
+                }
+                let answer = prepared.map_or_else(Answer::Refused, |()| Answer::Ready);
                 self.writer.send(&answer).await?;
             }
             Order::Begin(at) => {
                 if let Some(share) = &mut self.share {
+                    tracing::info!(peer = %self.peer, "run begun");
                     share.begin = at;
                     share.gate.open(Stage::Start, at);
                 }
@@ -220,13 +244,27 @@ impl Visit {
                     share.handle.stop();
                 }
             }
+            Order::Release => return Ok(false),
         }
         Ok(true)
     }
 
+    fn take(&mut self) -> Result<(), String> {
+        let guard = self.run.clone().try_lock_owned();
+        let guard = guard.map_err(|_| {
+            tracing::info!(peer = %self.peer, "refused, because it is taken");
+            "it makes the load of another run".to_owned()
+        })?;
+        tracing::info!(peer = %self.peer, "taken");
+        self.place = Some(Place { peer: self.peer, _guard: guard });
+        Ok(())
+    }
+
     async fn prepare(&mut self, plan: Plan) -> Result<(), String> {
-        let place = self.run.clone().try_lock_owned();
-        let place = place.map_err(|_| "it makes the load of another run".to_owned())?;
+        if self.place.is_none() || self.share.is_some() {
+            return Err("a run is prepared once, by whoever has taken the agent".into());
+        }
+        let (scenario, sessions) = (plan.scenario.clone(), plan.sessions());
         let gate = Gate::default();
         let (sender, events) = sync_channel(WAITING);
         let (verdicts, verdict) = sync_channel(1);
@@ -247,6 +285,7 @@ impl Visit {
         let handle = started
             .map_err(|error| format!("it broke: {error}"))?
             .map_err(|error| error.to_string())?;
+        tracing::info!(peer = %self.peer, scenario, sessions, "run is ready");
         self.share = Some(Share {
             handle,
             gate,
@@ -255,7 +294,6 @@ impl Visit {
             events,
             verdicts,
             told: Instant::now(),
-            _place: place,
         });
         Ok(())
     }
@@ -285,17 +323,30 @@ impl Visit {
         }
         let Some(share) = self.share.take() else { return Ok(true) };
         let last = match share.handle.finish() {
-            Ok(outcome) => Answer::Over(Box::new(outcome)),
-            Err(why) => Answer::Broken(why),
+            Ok(outcome) => {
+                let connected = outcome.sessions.connected;
+                let acked_per_second = outcome.rate_per_second().round();
+                let valid = outcome.valid();
+                tracing::info!(peer = %self.peer, connected, acked_per_second, valid, "run ended");
+                Answer::Over(Box::new(outcome))
+            }
+            Err(why) => {
+                tracing::error!(peer = %self.peer, why, "run broke");
+                Answer::Broken(why)
+            }
         };
+        // Before that is said: whoever hears it finds the agent free.
+        self.place = None;
         self.writer.send(&last).await?;
         Ok(true)
     }
 
-    /// Whoever conducts is gone: what still runs ends.
+    /// Whoever conducts is gone, or gives the run up: what still runs ends at once. Only then is the
+    /// agent free, and only then is the connection closed.
     async fn end(mut self) {
         let Some(share) = self.share.take() else { return };
-        share.handle.stop();
+        tracing::info!(peer = %self.peer, "run is given up");
+        share.handle.abandon();
         // Its judge waits for nobody.
         drop(share.verdicts);
         while !share.handle.is_finished() {

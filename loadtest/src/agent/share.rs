@@ -63,7 +63,7 @@ fn share(plan: &Plan, part: Part, first_user: u64) -> Plan {
 
 /// None: there is nothing of it for this one.
 fn fleet(fleet: &Fleet, part: Part) -> Option<Fleet> {
-    let all = units(&fleet.work);
+    let all = fleet.work.units();
     let own = part.units(all);
     if own == 0 {
         return None;
@@ -90,17 +90,6 @@ fn fleet(fleet: &Fleet, part: Part) -> Option<Fleet> {
         *per_second *= ratio;
     }
     Some(share)
-}
-
-fn units(work: &Work) -> u64 {
-    match *work {
-        Work::Hold { sessions } | Work::Storm { sessions, .. } | Work::Churn { sessions, .. } => {
-            sessions
-        }
-        Work::Chat { pairs, .. } => pairs,
-        Work::Group { groups, .. } => groups,
-        Work::Sync { receivers, .. } => receivers,
-    }
 }
 
 /// Messages a second of the fleets that write at a rate.
@@ -177,7 +166,7 @@ mod tests {
             let plan = plan(works);
             let Ok(shares) = shares(&plan, agents) else {
                 // Only if somebody would have nothing to do.
-                let most = plan.fleets.iter().map(|fleet| units(&fleet.work)).max().unwrap();
+                let most = plan.fleets.iter().map(|fleet| fleet.work.units()).max().unwrap();
                 prop_assert!(most < agents as u64);
                 return Ok(());
             };

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,13 +10,13 @@ use tokio::time::Instant;
 
 use super::gauge::Gauge;
 use super::message::{Answer, Order};
-use super::remote::{Ready, Shared, lock};
+use super::remote::Ready;
 use super::wire::{Link, Reader, WireError, Writer};
 use crate::clock::{self, Nanos, SECOND};
 use crate::environment;
 use crate::outcome::{Generator, Outcome, Point, Reason, ReasonKind, Snapshot, Step};
 use crate::plan::Plan;
-use crate::run::{Gate, Hooks, Stage};
+use crate::run::{Gate, Hooks, Shared, Stage, lock};
 
 /// An agent says something twice a second. One that has said nothing for this long is lost.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
@@ -86,13 +85,12 @@ impl Conductor {
     pub(super) fn new(
         plan: Plan,
         mut hooks: Hooks,
-        names: Vec<String>,
         ready: Vec<Ready>,
         shared: Arc<Shared>,
     ) -> Self {
         let (sender, heard) = mpsc::channel(WAITING);
-        let agents = names.into_iter().zip(ready).enumerate().map(|(index, (name, ready))| {
-            let Ready { link: Link { reader, writer }, apart } = ready;
+        let agents = ready.into_iter().enumerate().map(|(index, ready)| {
+            let Ready { name, link: Link { reader, writer }, apart } = ready;
             let (orders, mailbox) = mpsc::channel(WAITING);
             tokio::spawn(read(index, reader, sender.clone()));
             tokio::spawn(write(mailbox, writer));
@@ -166,7 +164,7 @@ impl Conductor {
             }
             Ok(Answer::Over(outcome)) => agent.outcome = Some(*outcome),
             Ok(Answer::Broken(why)) | Ok(Answer::Refused(why)) => self.lose(index, &why),
-            Ok(Answer::Pong(..) | Answer::Ready) => {}
+            Ok(Answer::Pong(..) | Answer::Taken | Answer::Ready) => {}
             Err(error) => self.lose(index, &error.to_string()),
         }
     }
@@ -178,7 +176,7 @@ impl Conductor {
                 self.lose(index, &why);
             }
         }
-        if self.shared.stop.load(Ordering::Relaxed) {
+        if self.shared.is_stopped() {
             self.stop();
         }
         if self.told.elapsed() >= BEAT {
@@ -212,6 +210,7 @@ impl Conductor {
         match self.begin {
             None => {
                 self.begin = Some(at);
+                self.shared.begin_at(at);
                 self.tell(|agent| {
                     let theirs = i128::from(at) + agent.apart;
                     Order::Begin(Nanos::try_from(theirs).unwrap_or_default())
@@ -246,7 +245,7 @@ impl Conductor {
             }
             None => "before the run".into(),
         };
-        let detail = format!("agent {} was lost {when}: {why}", agent.name);
+        let detail = format!("agent {} is gone: {why}, {when}", agent.name);
         lock(&self.shared.reasons).push(Reason { kind: ReasonKind::AgentLost, detail });
         self.stop();
         self.judge();
@@ -317,7 +316,7 @@ impl Conductor {
     }
 
     fn finish(mut self) -> Outcome {
-        let ended_early = self.shared.stop.load(Ordering::Relaxed);
+        let ended_early = self.shared.is_stopped();
         let mut outcomes: Vec<(String, Outcome)> = Vec::new();
         for agent in &mut self.agents {
             if let Some(mut outcome) = agent.outcome.take() {

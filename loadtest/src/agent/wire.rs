@@ -136,10 +136,20 @@ pub(super) struct Reader(FramedRead<ReadHalf<TlsStream<TcpStream>>, LengthDelimi
 
 pub(super) struct Writer(FramedWrite<WriteHalf<TlsStream<TcpStream>>, LengthDelimitedCodec>);
 
+/// The other side has gone, in order or not.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 impl Reader {
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
-        let frame = self.0.next().await.ok_or(WireError::Closed)??;
-        Ok(serde_json::from_slice(&frame)?)
+        match self.0.next().await {
+            Some(Ok(frame)) => Ok(serde_json::from_slice(&frame)?),
+            Some(Err(error)) if !is_end(&error) => Err(error.into()),
+            // However it ended: a process that dies does not say goodbye.
+            _ => Err(WireError::Closed),
+        }
     }
 }
 

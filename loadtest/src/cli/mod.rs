@@ -11,9 +11,9 @@ mod doctor;
 mod merge;
 mod output;
 mod run;
-mod running;
 mod scenario;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -69,8 +69,9 @@ enum Command {
 
 /// Runs the command that the arguments of the process ask for.
 pub fn run() -> ExitCode {
-    log();
-    match execute(&command().get_matches()) {
+    let matches = command().get_matches();
+    log(if matches.subcommand_name() == Some("agent") { AGENT } else { QUIET });
+    match execute(&matches) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output::tell(&failure.message);
@@ -82,10 +83,16 @@ pub fn run() -> ExitCode {
 /// Goose says which of its thresholds failed; what holds and what does not is said by our own report.
 const QUIET: &str = "error,goose=off";
 
+/// Nobody sits before an agent: its log says who took it, and what came of the run.
+const AGENT: &str = "error,goose=off,skein_loadtest::agent=info";
+
 /// What goes wrong inside is written to standard error; `SKEIN_LOG` asks for more.
-fn log() {
-    let level = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr);
+fn log(otherwise: &str) {
+    let level = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // Only a second one is refused.
     let _ = subscriber.try_init();
 }

@@ -16,7 +16,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::{print, tell};
-use super::running::Running;
 use crate::agent::{self, RemoteError, Secret};
 use crate::control::{Control, ControlError, MetricsUrl, Options as ControlOptions};
 use crate::doctor::{self, Level, Machine, Need};
@@ -28,7 +27,7 @@ use crate::objective::Objective;
 use crate::outcome::{Outcome, Reason, ReasonKind, Step};
 use crate::plan::Plan;
 use crate::report::{self, PAGE, ReportError, table};
-use crate::run::{Hooks, Judge, Run, RunError, Supervisor};
+use crate::run::{Handle, Hooks, Judge, Run, RunError, Supervisor};
 use crate::scenario::{Problems, Program, Resolved, Scenario};
 use crate::signals::Signals;
 use crate::spawn::{Gateway, Options};
@@ -123,18 +122,16 @@ struct Around<'a> {
 }
 
 /// Everything is ready: here, or on all agents.
-fn begin(scenario: &Scenario, plan: Plan, hooks: Hooks) -> Result<Running, Failure> {
+fn begin(scenario: &Scenario, plan: Plan, hooks: Hooks) -> Result<Handle, Failure> {
     let agents = &scenario.generator.agents;
     if agents.is_empty() {
-        return Run::start(plan, hooks).map(Running::Here).map_err(not_begun);
+        return Run::start(plan, hooks).map_err(not_begun);
     }
     let secret = scenario.generator.agent_secret.as_deref().map(Secret::read).transpose();
     let secret = secret.map_err(|error| Failure::could_not_run(error.to_string()))?;
-    agent::start(agents, secret.as_ref(), plan, hooks).map(Running::Elsewhere).map_err(|error| {
-        match error {
-            RemoteError::Plan(why) => Failure::usage(why),
-            error => Failure::could_not_run(error.to_string()),
-        }
+    agent::start(agents, secret.as_ref(), plan, hooks).map_err(|error| match error {
+        RemoteError::Plan(why) => Failure::usage(why),
+        error => Failure::could_not_run(error.to_string()),
     })
 }
 
@@ -157,7 +154,7 @@ fn uncontrolled(error: ControlError) -> Failure {
 
 /// Shows the run until it is over. A first signal ends it early, a second one at once.
 fn watch(
-    running: Running,
+    running: Handle,
     control: &Control,
     scenario: &Scenario,
     output: Output,

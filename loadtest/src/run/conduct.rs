@@ -7,7 +7,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -111,7 +110,9 @@ impl Conductor {
                 None => self.load(),
             }
         }
-        self.drain();
+        if !self.shared.is_abandoned() {
+            self.drain();
+        }
         self.finish()
     }
 
@@ -121,7 +122,7 @@ impl Conductor {
     fn begin(&mut self) -> bool {
         let let_on = self.pass(Stage::Start);
         self.begin = let_on.unwrap_or_else(clock::now);
-        self.shared.begin.store(self.begin, Ordering::Relaxed);
+        self.shared.begin_at(self.begin);
         let begin = self.begin;
         self.swarm.tell(|| Order::Begin(begin));
         let_on.is_some()
@@ -300,7 +301,7 @@ impl Conductor {
             plan: self.plan.without_secrets(),
             started_ms: self.started_ms,
             reasons: Vec::new(),
-            ended_early: self.shared.stop.load(Ordering::Relaxed),
+            ended_early: self.shared.is_stopped(),
             phases: self.phases,
             sessions,
             correctness,

@@ -11,24 +11,24 @@ mod collect;
 mod conduct;
 mod footprint;
 mod gate;
+mod handle;
 mod load;
 mod search;
 mod watch;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::clock;
 use crate::health::Target;
 use crate::operation::Failure;
-use crate::outcome::{Outcome, Point, Reason, ReasonKind, Snapshot, Step};
+use crate::outcome::{Point, Reason, ReasonKind, Step};
 use crate::plan::{Cut, Plan, Work};
 use crate::swarm::{Probe, Swarm, SwarmError};
 use conduct::Conductor;
 pub use gate::{Gate, Stage};
+pub use handle::Handle;
+pub(crate) use handle::{Shared, lock};
 
 /// What can be done to a target that runs on this machine.
 pub trait Supervisor: Send {
@@ -115,77 +115,14 @@ impl Run {
         let (swarm, reports) = Swarm::start(&plan)?;
         let patience = plan.answer_timeout + Duration::from_secs(2);
         swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
-        let begin = clock::now();
-        let shared = Arc::new(Shared {
-            begin: AtomicU64::new(begin),
-            stop: AtomicBool::new(false),
-            snapshot: Mutex::new(Snapshot::default()),
-            reasons: Mutex::new(Vec::new()),
-        });
+        let shared = Arc::new(Shared::default());
+        let begin = shared.begin();
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = u64::try_from(started_ms.as_millis()).unwrap_or(u64::MAX);
         let conductor =
             Conductor::new(plan, swarm, reports, hooks, shared.clone(), (begin, started_ms));
-        let thread = std::thread::Builder::new()
-            .name("conductor".into())
-            .spawn(move || conductor.conduct())
-            .map_err(|error| RunError::Plan(format!("cannot start a thread: {error}")))?;
-        Ok(Handle { shared, thread })
-    }
-}
-
-/// A run that goes on.
-pub struct Handle {
-    shared: Arc<Shared>,
-    thread: JoinHandle<Outcome>,
-}
-
-/// What the conductor and everybody else see.
-struct Shared {
-    /// When seconds count from.
-    begin: AtomicU64,
-    stop: AtomicBool,
-    snapshot: Mutex<Snapshot>,
-    reasons: Mutex<Vec<Reason>>,
-}
-
-impl Handle {
-    /// How it goes. New once a second, but for the time.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = lock(&self.shared.snapshot).clone();
-        let begin = self.shared.begin.load(Ordering::Relaxed);
-        let elapsed = clock::now().saturating_sub(begin) as f64 / clock::SECOND as f64;
-        let since = elapsed - snapshot.elapsed;
-        snapshot.elapsed = elapsed;
-        snapshot.remaining = snapshot.remaining.map(|left| (left - since).max(0.0));
-        snapshot.reasons.extend(lock(&self.shared.reasons).iter().cloned());
-        snapshot
-    }
-
-    /// Ends it early, in order: nothing new is begun, what is under way may still arrive, and the
-    /// outcome is whole.
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Somebody beside the run saw that its figures must not be believed.
-    pub fn invalidate(&self, reason: Reason) {
-        lock(&self.shared.reasons).push(reason);
-    }
-
-    /// Whether [`finish`](Self::finish) would return at once.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// The generator itself broke; this says how.
-    pub fn finish(self) -> Result<Outcome, String> {
-        let mut outcome = self.thread.join().map_err(|_| "the conductor panicked".to_owned())?;
-        outcome.reasons.append(&mut lock(&self.shared.reasons));
-        Ok(outcome)
+        Handle::of("conductor", shared, move || conductor.conduct())
+            .map_err(|error| RunError::Plan(format!("cannot start a thread: {error}")))
     }
 }
 
@@ -250,11 +187,6 @@ fn refusal(plan: &Plan, probe: &Probe) -> RunError {
         failure => format!("{failure}{words}"),
     };
     if probe.in_login { RunError::Refused { why } } else { RunError::Unreachable { address, why } }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data, whole between any two steps.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A reason with its words.

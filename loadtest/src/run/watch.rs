@@ -1,6 +1,5 @@
 //! How the conductor waits, and what it takes note of meanwhile.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ impl Conductor {
         self.wait_while(until, true, look)
     }
 
-    /// The same, whoever wants the run to end.
+    /// The same although the run is to end, unless nobody wants its outcome.
     pub(super) fn wait_patiently(
         &mut self,
         until: Nanos,
@@ -58,7 +57,7 @@ impl Conductor {
             if now >= until {
                 return Ended::Time;
             }
-            if stops && self.shared.stop.load(Ordering::Relaxed) {
+            if self.shared.is_abandoned() || (stops && self.shared.is_stopped()) {
                 return Ended::Stop;
             }
             let left = Duration::from_nanos(until - now).min(GLANCE);
@@ -71,7 +70,7 @@ impl Conductor {
                 }
                 Err(RecvTimeoutError::Timeout) if self.swarm.is_running() => {}
                 Err(_) => {
-                    self.shared.stop.store(true, Ordering::Relaxed);
+                    self.shared.stop();
                     let detail = "a thread of the generator ended".to_owned();
                     self.invalidate(ReasonKind::GeneratorFailed, detail);
                     return Ended::Stop;
