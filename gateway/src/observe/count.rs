@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use skein_protocol::Code;
 
+/// Whether anything is counted; see the feature's words in Cargo.toml.
+const COUNTING: bool = !cfg!(feature = "unmeasured");
+
 /// A number that one thread writes and anybody reads: no locked instruction.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -12,12 +15,16 @@ pub struct Count(AtomicU64);
 impl Count {
     /// Only for the one writer.
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+        if COUNTING {
+            self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+        }
     }
 
     /// For numbers with several writers; one number is either of this or of the other kind.
     pub fn add_shared(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
+        if COUNTING {
+            self.0.fetch_add(n, Relaxed);
+        }
     }
 
     /// Its value.
@@ -43,7 +50,7 @@ impl Default for ByCode {
 impl ByCode {
     /// Only for the one writer.
     pub fn add(&self, code: Code) {
-        if let Some(place) = Code::ALL.iter().position(|known| *known == code) {
+        if COUNTING && let Some(place) = Code::ALL.iter().position(|known| *known == code) {
             self.0[place].add(1);
         }
     }
@@ -77,6 +84,9 @@ impl Epoch {
 
     /// The stamp of a moment.
     pub fn stamp(self, now: Instant) -> Stamp {
+        if !COUNTING {
+            return Stamp::default();
+        }
         let micros = now.saturating_duration_since(self.0).as_micros() as u32;
         Stamp { micros: micros.max(1), trace: 0 }
     }
