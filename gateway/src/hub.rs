@@ -465,7 +465,7 @@ impl Hub {
                             seq: receipt.seq,
                         }))
                     });
-                    outgoing.push(conn, Mail::Notice(conn, frame.clone()));
+                    outgoing.push(conn, Mail::Receipt(conn, frame.clone()));
                 }
             });
         }

@@ -17,8 +17,8 @@ pub enum Mail {
     Answer(ConnId, Bytes, Answered),
     /// A message for the live stream, and when it came; left out if the session is behind.
     Push(ConnId, Mark, Bytes, Stamp),
-    /// Something that the next sync makes good if it is left out: a receipt.
-    Notice(ConnId, Bytes),
+    /// How far others have read; the next sync makes it good if it is left out.
+    Receipt(ConnId, Bytes),
     /// The conversation has grown to this; the session is told with Behind.
     Head(ConnId, Mark),
     /// The answer to a bulk request.

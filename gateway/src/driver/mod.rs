@@ -310,7 +310,7 @@ impl Driver for Gateway {
             Mail::Push(conn, mark, frame, asked) => self.with(io, conn, |gateway, io, session| {
                 gateway.push(io, session, mark, frame, asked)
             }),
-            Mail::Notice(conn, frame) => self.with(io, conn, |gateway, io, session| {
+            Mail::Receipt(conn, frame) => self.with(io, conn, |gateway, io, session| {
                 if !gateway.is_over_push_limit(io, session, frame.len()) {
                     gateway.figures.sent(Sent::Receipt);
                     let _ = write_live(io, session, frame);
