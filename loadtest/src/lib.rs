@@ -37,6 +37,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod share;
 pub mod signals;
 pub mod spawn;
 pub mod verify;

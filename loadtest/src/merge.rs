@@ -5,10 +5,12 @@
 //! The seconds of each machine count from its own start. They are put in order by the machines'
 //! wall clocks, so graphs may be off by as much as those are; no latency is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::outcome::Outcome;
 use crate::report::{ReportError, read_outcome};
+use crate::share::Share;
 
 /// Why reports cannot be joined.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,16 @@ pub enum MergeError {
         second: String,
         /// In what they differ.
         why: String,
+    },
+    /// The same is in two of them, and would count twice.
+    #[error("{first} and {second} both hold {share}: name every report once")]
+    Twice {
+        /// The first report.
+        first: String,
+        /// Another one.
+        second: String,
+        /// What is in both.
+        share: Share,
     },
     /// A histogram of a report is none.
     #[error("{0}")]
@@ -54,6 +66,7 @@ pub fn merge(mut outcomes: Vec<(String, Outcome)>) -> Result<Outcome, MergeError
     if outcomes.len() < 2 {
         return Err(MergeError::TooFew);
     }
+    refuse_doubles(&outcomes)?;
     // The one that began first gives the time.
     outcomes.sort_by_key(|(_, outcome)| outcome.started_ms);
     let mut rest = outcomes.into_iter();
@@ -67,6 +80,20 @@ pub fn merge(mut outcomes: Vec<(String, Outcome)>) -> Result<Outcome, MergeError
         whole.merge(&other)?;
     }
     Ok(whole)
+}
+
+/// No machine's share of a run may be counted twice.
+fn refuse_doubles(outcomes: &[(String, Outcome)]) -> Result<(), MergeError> {
+    let mut seen: BTreeMap<&Share, &String> = BTreeMap::new();
+    for (second, outcome) in outcomes {
+        for share in &outcome.shares {
+            if let Some(first) = seen.insert(share, second) {
+                let (first, second, share) = (first.clone(), second.clone(), share.clone());
+                return Err(MergeError::Twice { first, second, share });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// In what two outcomes differ that are not of one run.
@@ -201,14 +228,37 @@ mod tests {
         assert_eq!(whole.timeline[1].connected, 2 * one.timeline[7].connected);
     }
 
+    /// Whatever way it got into both: named twice, copied, or joined with others before.
+    #[test]
+    fn nothing_is_counted_twice() {
+        let (one, other) = (sample::chat(), sample::chat());
+        let refused = merge(named(vec![one.clone(), other.clone(), one.clone()])).unwrap_err();
+        let run = one.plan.id;
+        assert_eq!(
+            refused.to_string(),
+            format!("run0 and run2 both hold run {run}: name every report once")
+        );
+        let both = merge(named(vec![one.clone(), other.clone()])).unwrap();
+        assert_eq!(both.shares, [Share::whole(run), Share::whole(other.plan.id)]);
+        assert!(matches!(merge(named(vec![both, other])), Err(MergeError::Twice { .. })));
+        // Agents of one run are parts of it.
+        let part = |agent: &str| {
+            let share = Share { run, agent: Some(agent.into()) };
+            Outcome { shares: vec![share], ..one.clone() }
+        };
+        let whole = merge(named(vec![part("a"), part("b")])).unwrap();
+        assert_eq!(whole.correctness.sent, 2 * one.correctness.sent);
+        let refused = merge(named(vec![whole, part("b")])).unwrap_err().to_string();
+        assert!(refused.contains(&format!("agent b of run {run}")), "{refused}");
+    }
+
     #[test]
     fn what_is_not_of_one_run_is_refused() {
-        let one = sample::chat();
-        let mut another = one.clone();
+        let (one, mut another) = (sample::chat(), sample::chat());
         another.plan.scenario = "group".into();
         let refused = merge(named(vec![one.clone(), another])).unwrap_err().to_string();
         assert!(refused.contains("scenario chat and group"), "{refused}");
-        let mut later = one.clone();
+        let mut later = sample::chat();
         later.started_ms += 3_600_000;
         let refused = merge(named(vec![later, one])).unwrap_err().to_string();
         assert!(refused.contains("when the first was over"), "{refused}");

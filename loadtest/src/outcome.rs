@@ -10,6 +10,7 @@ use crate::operation::{Failure, Operation};
 use crate::packed::{NotAHistogram, Packed};
 use crate::plan::Plan;
 use crate::record::{OperationRecord, Recording, count_failure};
+use crate::share::Share;
 
 /// Version of the form of [`Outcome`]; rises when a reader of the old form would misread the new.
 pub const SCHEMA: u32 = 1;
@@ -21,6 +22,9 @@ pub struct Outcome {
     pub schema: u32,
     /// What was to be done, without secrets.
     pub plan: Plan,
+    /// Whose load this is the sum of: every machine of a run that did its share to the end, and of
+    /// reports that were joined all of theirs.
+    pub shares: Vec<Share>,
     /// Unix time of the start in milliseconds.
     pub started_ms: u64,
     /// Why the figures must not be believed; none: they may.
@@ -404,6 +408,7 @@ impl Outcome {
         Self {
             schema: SCHEMA,
             plan: plan.without_secrets(),
+            shares: vec![Share::whole(plan.id)],
             started_ms: 0,
             reasons: Vec::new(),
             ended_early: false,
@@ -451,6 +456,7 @@ impl Outcome {
     /// # Errors
     /// A histogram of the timeline that came from elsewhere is none.
     pub fn merge(&mut self, other: &Self) -> Result<(), NotAHistogram> {
+        self.shares.extend_from_slice(&other.shares);
         // Both as coarse as the coarser of them.
         let width = |points: &[Point]| points.iter().map(|point| point.seconds).max();
         let seconds = width(&self.timeline).max(width(&other.timeline)).unwrap_or(1);

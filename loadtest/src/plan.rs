@@ -16,9 +16,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::share::RunId;
+
 /// Everything about one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The run: the same for all machines that have a share of it.
+    pub id: RunId,
     /// Name of the scenario, for reports.
     pub scenario: String,
     /// Where the load goes.
@@ -395,9 +399,10 @@ impl Default for Phases {
 }
 
 impl Plan {
-    /// A plan with the usual limits, without fleets.
+    /// A plan of a new run with the usual limits, without fleets.
     pub fn new(scenario: &str, target: Target, identity: Identity) -> Self {
         Self {
+            id: RunId::random(),
             scenario: scenario.to_owned(),
             target,
             identity,

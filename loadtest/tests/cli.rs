@@ -264,8 +264,28 @@ fn one_command_makes_a_report_that_can_be_compared_and_merged() {
     assert_ends(&load(&["compare", &slow, "--baseline", &baseline]), Exit::Regressed, &["WORSE"]);
 
     let whole = shown("whole");
-    assert_ends(&load(&["merge", &a, &a, "--report", &whole]), Exit::Ok, &["20 of 20 sessions"]);
+    let twice = load(&["merge", &a, &a, "--report", &whole]);
+    let words = format!("{a} and {a} both hold run {}", found["run"].as_str().unwrap());
+    assert_ends(&twice, Exit::CouldNotRun, &[&words]);
+    // What another machine would have found at the same time.
+    let outcome = fs::read_to_string(path("a").join("outcome.json")).unwrap();
+    let of_another = outcome.replace(found["run"].as_str().unwrap(), &"0".repeat(32));
+    let (_, other) = (file(&folder, "other/outcome.json", &of_another), shown("other"));
+    let merge = |more: &[&str]| load(&[&["merge", &a, &other, "--report", &whole], more].concat());
+    assert_ends(&merge(&[]), Exit::Ok, &["20 of 20 sessions"]);
     assert_eq!(summary(&path("whole"))["connected"], 20);
+    assert_eq!(summary(&path("whole"))["shares"].as_array().unwrap().len(), 2);
+    let taken = ["holds a report already", "--overwrite"];
+    assert_ends(&merge(&[]), Exit::CouldNotRun, &taken);
+    assert_ends(&merge(&["--overwrite"]), Exit::Ok, &["20 of 20 sessions"]);
+
+    // The same for a run, before it starts anything.
+    let again = trial(&path("a"), &["--for", "1s"]).output().unwrap();
+    assert_ends(&again, Exit::CouldNotRun, &taken);
+    assert_eq!(summary(&path("a")), found);
+    let again = trial(&path("a"), &["--for", "1s", "--overwrite"]).output().unwrap();
+    assert_ends(&again, Exit::Ok, &["report: "]);
+    assert_ne!(summary(&path("a"))["run"], found["run"]);
 }
 
 fn wait(mut child: Child) -> Output {

@@ -17,6 +17,7 @@ use crate::environment;
 use crate::outcome::{Generator, Outcome, Point, Reason, ReasonKind, Snapshot, Step};
 use crate::plan::Plan;
 use crate::run::{Gate, Hooks, Shared, Stage, lock};
+use crate::share::Share;
 
 /// An agent says something twice a second. One that has said nothing for this long is lost.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
@@ -320,6 +321,7 @@ impl Conductor {
         let mut outcomes: Vec<(String, Outcome)> = Vec::new();
         for agent in &mut self.agents {
             if let Some(mut outcome) = agent.outcome.take() {
+                outcome.shares = vec![Share { run: self.plan.id, agent: Some(agent.name.clone()) }];
                 outcome.reasons = named(&agent.name, &outcome.reasons).collect();
                 outcomes.push((agent.name.clone(), outcome));
             }

@@ -21,6 +21,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     report: PathBuf,
 
+    /// Replace the report that the folder holds
+    #[arg(long)]
+    overwrite: bool,
+
     /// What must hold, instead of the objectives of the first report
     #[arg(long, value_name = "OBJECTIVE")]
     objective: Vec<Objective>,
@@ -34,7 +38,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     };
     let whole =
         merge::read(&args.runs).map_err(|error| Failure::could_not_run(error.to_string()))?;
-    report::prepare(&args.report).map_err(failed)?;
+    report::prepare(&args.report, args.overwrite).map_err(failed)?;
     let summary = report::write(&whole, &objectives, &args.report).map_err(failed)?;
     print(&table(&summary))?;
     Ok(summary.exit())

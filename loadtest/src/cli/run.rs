@@ -32,13 +32,15 @@ use crate::scenario::{Problems, Program, Resolved, Scenario};
 use crate::signals::Signals;
 use crate::spawn::{Gateway, Options};
 
-/// What is shown meanwhile and at the end.
+/// What is shown meanwhile and at the end, and what may go for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     /// Lines instead of a view.
     pub(super) plain: bool,
     /// `summary.json` on standard output instead of a table.
     pub(super) json: bool,
+    /// A report that the folder holds is replaced.
+    pub(super) overwrite: bool,
 }
 
 /// Runs a scenario.
@@ -48,7 +50,7 @@ pub(super) struct Output {
 pub(super) fn run(scenario: &Scenario, output: Output) -> Result<Exit, Failure> {
     let folder = scenario.run.report.clone().unwrap_or_else(|| default_folder(scenario));
     let is_new = !folder.exists();
-    report::prepare(&folder).map_err(unwritable)?;
+    report::prepare(&folder, output.overwrite).map_err(unwritable)?;
     let done = run_into(&folder, scenario, output);
     if is_new && done.is_err() {
         // Only if nothing has come into it.

@@ -49,7 +49,11 @@ pub(super) fn run(program: Option<Program>, matches: &ArgMatches) -> Result<Exit
         print(&scenario.print())?;
         return Ok(Exit::Ok);
     }
-    let output = Output { plain: matches.get_flag("plain"), json: matches.get_flag("json") };
+    let output = Output {
+        plain: matches.get_flag("plain"),
+        json: matches.get_flag("json"),
+        overwrite: matches.get_flag("overwrite"),
+    };
     super::run::run(&scenario, output)
 }
 
@@ -145,7 +149,7 @@ fn is_common(key: &Key) -> bool {
     matches!(section_of(key), "load" | "ramp" | "") || SHORT_HELP.contains(&key.path)
 }
 
-fn common() -> [Arg; 3] {
+fn common() -> [Arg; 4] {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -160,6 +164,7 @@ fn common() -> [Arg; 3] {
             "Print the scenario as a file, with every key explained, and do not run it",
         ),
         switch("plain", "Plain lines instead of the live view, as where there is no terminal"),
+        switch("overwrite", "Replace the report that the folder holds (--report)"),
         switch("json", "Print summary.json on standard output at the end, instead of a table"),
     ]
 }

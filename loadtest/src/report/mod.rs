@@ -49,6 +49,9 @@ pub enum ReportError {
         /// Why.
         source: io::Error,
     },
+    /// The folder holds a report, and nobody has said that it may go.
+    #[error("{path} holds a report already: give another folder, or --overwrite", path = .0.display())]
+    Exists(PathBuf),
     /// The folder holds something that must not be overwritten.
     #[error("{path} holds other files: name a new or an empty folder", path = .0.display())]
     Taken(PathBuf),
@@ -63,16 +66,19 @@ pub enum ReportError {
 }
 
 /// Makes a folder for a report, or sees that the one that is there may be used: it is empty, or
-/// holds an older report.
+/// holds an older report that is to be overwritten.
 ///
 /// # Errors
-/// It cannot be made, or holds something else.
-pub fn prepare(folder: &Path) -> Result<(), ReportError> {
+/// It cannot be made, holds a report that must stay, or holds something else.
+pub fn prepare(folder: &Path, overwrite: bool) -> Result<(), ReportError> {
     let io = |source| ReportError::Io { path: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(io)?;
-    let mut files = fs::read_dir(folder).map_err(io)?;
-    if files.next().is_some() && !folder.join(SUMMARY).exists() {
-        return Err(ReportError::Taken(folder.to_owned()));
+    let is_empty = fs::read_dir(folder).map_err(io)?.next().is_none();
+    let is_report = [SUMMARY, PAGE, OUTCOME].iter().any(|name| folder.join(name).exists());
+    match (is_empty, is_report) {
+        (false, true) if !overwrite => return Err(ReportError::Exists(folder.to_owned())),
+        (false, false) => return Err(ReportError::Taken(folder.to_owned())),
+        _ => {}
     }
     // Tells before the load that the report could not be written after it.
     let probe = folder.join(".skein-load");

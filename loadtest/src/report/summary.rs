@@ -16,6 +16,7 @@ use crate::operation::Operation;
 use crate::outcome::{Footprint, Outcome};
 use crate::packed::NotAHistogram;
 use crate::record::{OperationRecord, Recording};
+use crate::share::Share;
 
 /// Version of the form: rises when a reader of the old form would misread the new.
 pub const SCHEMA: u32 = 1;
@@ -27,6 +28,11 @@ pub struct Summary {
     pub schema: u32,
     /// Program and version that measured.
     pub program: String,
+    /// Id of the run, 32 hexadecimal digits; of reports that were joined that of the first one.
+    pub run: String,
+    /// Whose load the figures are the sum of: one entry for a run on one machine, one for each agent
+    /// that did its share to the end, and of reports that were joined all of theirs.
+    pub shares: Vec<Share>,
     /// Name of the scenario.
     pub scenario: String,
     /// When the run began, RFC 3339 in UTC.
@@ -287,6 +293,8 @@ impl Summary {
         Ok(Self {
             schema: SCHEMA,
             program: concat!("skein-load ", env!("CARGO_PKG_VERSION")).into(),
+            run: outcome.plan.id.to_string(),
+            shares: outcome.shares.clone(),
             scenario: outcome.plan.scenario.clone(),
             started: rfc3339(outcome.started_ms),
             valid: outcome.valid(),

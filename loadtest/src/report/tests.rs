@@ -140,12 +140,15 @@ fn what_is_written_is_read_again() {
 #[test]
 fn a_folder_of_somebody_else_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
+    let prepare = |path: &Path| super::prepare(path, true);
     prepare(&folder.path().join("a/b")).unwrap();
     fs::write(folder.path().join("diary"), "dear diary").unwrap();
     assert!(prepare(folder.path()).unwrap_err().to_string().contains("holds other files"));
     assert!(prepare(&folder.path().join("diary/x")).is_err());
     fs::write(folder.path().join(SUMMARY), "{}").unwrap();
     prepare(folder.path()).unwrap();
+    let kept = super::prepare(folder.path(), false).unwrap_err().to_string();
+    assert!(kept.contains("holds a report already: give another folder, or --overwrite"), "{kept}");
     let strange = read_summary(folder.path()).unwrap_err().to_string();
     assert!(strange.contains("there is no `schema` in it"), "{strange}");
     fs::write(folder.path().join(SUMMARY), "{\"schema\":99}").unwrap();

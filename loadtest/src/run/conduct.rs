@@ -22,6 +22,7 @@ use crate::operation::Failure;
 use crate::outcome::{Mark, Outcome, Phase, PhaseSeconds, ReasonKind, SCHEMA, Step, Throughput};
 use crate::plan::{Plan, Work};
 use crate::process::Usage;
+use crate::share::Share;
 use crate::swarm::{Order, Report, Swarm};
 
 /// How often the conductor looks up between reports.
@@ -299,6 +300,7 @@ impl Conductor {
         let outcome = Outcome {
             schema: SCHEMA,
             plan: self.plan.without_secrets(),
+            shares: vec![Share::whole(self.plan.id)],
             started_ms: self.started_ms,
             reasons: Vec::new(),
             ended_early: self.shared.is_stopped(),
