@@ -100,6 +100,14 @@ pub fn check(config: &Config) -> Vec<BadFile> {
     Found::read(config).1
 }
 
+/// What is not wrong with these files, and keeps clients out all the same: a line each.
+pub fn remarks(config: &Config, now: SystemTime) -> Vec<String> {
+    let (certificates, _) = tls::load(&config.tls);
+    let remark =
+        |it: &Certificate| Some(format!("{}: {}", it.file.display(), it.out_of_time(now)?));
+    certificates.iter().filter_map(remark).map(|it| it + ": clients refuse it").collect()
+}
+
 /// What the files hold that are configured.
 struct Found {
     certificates: Vec<Certificate>,

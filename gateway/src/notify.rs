@@ -5,7 +5,7 @@
 //! | clients are served | `READY=1` |
 //! | a new configuration is being read | `RELOADING=1`, then `READY=1` |
 //! | the stop has been asked for | `STOPPING=1`, and how long it may take |
-//! | all shards answer, twice in each watchdog time | `WATCHDOG=1` |
+//! | all shards answer, four times in each watchdog time | `WATCHDOG=1` |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,15 +35,34 @@ pub(crate) fn stopping(deadline: Duration) {
 /// to know.
 pub(crate) async fn watchdog(hub: Arc<Hub>) {
     let Some(within) = wanted() else { return };
-    let mut tick = tokio::time::interval(within / 2);
+    keep_alive(within, || is_well(&hub), || tell(&[State::Alive])).await;
+}
+
+/// Tells it whenever all is well, and so often that one question at a bad moment does not end the
+/// process.
+async fn keep_alive<F: Future<Output = bool>>(
+    within: Duration,
+    mut is_well: impl FnMut() -> F,
+    mut tell: impl FnMut(),
+) {
+    let mut tick = tokio::time::interval(within / 4);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match stands_still(&hub).await {
-            None => tell(&[State::Alive]),
-            // Shards end on purpose then; the stop has a deadline of its own.
-            Some(_) if hub.is_stopping() => tell(&[State::Alive]),
-            Some(shard) => tracing::error!(shard, "a shard does not answer; no watchdog for this"),
+        if is_well().await {
+            tell();
+        }
+    }
+}
+
+async fn is_well(hub: &Hub) -> bool {
+    match stands_still(hub).await {
+        None => true,
+        // Shards end on purpose then; the stop has a deadline of its own.
+        Some(_) if hub.is_stopping() => true,
+        Some(shard) => {
+            tracing::error!(shard, "a shard does not answer; no watchdog for this");
+            false
         }
     }
 }
@@ -105,3 +124,39 @@ fn wanted() -> Option<Duration> {
 
 #[cfg(not(unix))]
 fn tell(_: &[State]) {}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Times of the messages of a gateway that answers all questions but these, each of which it lets
+    /// wait for two seconds.
+    async fn told(within: Duration, unanswered: &[u32]) -> Vec<Duration> {
+        let (begun, asked, told) = (Instant::now(), Cell::new(0), RefCell::new(Vec::new()));
+        let is_well = || async {
+            let number = asked.replace(asked.get() + 1);
+            if unanswered.contains(&number) {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                return false;
+            }
+            true
+        };
+        let tell = || told.borrow_mut().push(begun.elapsed());
+        let _ = tokio::time::timeout(4 * within, keep_alive(within, is_well, tell)).await;
+        told.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_without_an_answer_does_not_end_the_process() {
+        for within in [8, 30, 120].map(Duration::from_secs) {
+            let gaps = |told: Vec<Duration>| told.windows(2).map(|two| two[1] - two[0]).max();
+            assert!(gaps(told(within, &[2]).await).unwrap() < within, "{within:?}");
+            let still = told(within, &(2..1000).collect::<Vec<_>>()).await;
+            assert_eq!(still.len(), 2, "nobody vouches for a shard that stands still");
+        }
+    }
+}

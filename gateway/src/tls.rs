@@ -21,6 +21,8 @@ pub struct Certificate {
     pub file: PathBuf,
     /// Host names that it is for, in lower case; the first label may be `*`.
     pub names: Vec<String>,
+    /// When the last certificate of the chain to begin begins.
+    pub begins: SystemTime,
     /// When the first certificate of the chain to end ends.
     pub ends: SystemTime,
     /// Chain and key.
@@ -56,8 +58,19 @@ impl Certificate {
         let certified = CertifiedKey::from_der(chain, key_der, &provider).map_err(|error| {
             problem(key, format!("does not go with {}: {error}", cert.display()))
         })?;
-        let (names, ends) = look_into(&certified.cert).map_err(|why| problem(cert, why))?;
-        Ok(Self { file: cert.to_owned(), names, ends, certified: Arc::new(certified) })
+        let Inside { names, begins, ends } =
+            look_into(&certified.cert).map_err(|why| problem(cert, why))?;
+        Ok(Self { file: cert.to_owned(), names, begins, ends, certified: Arc::new(certified) })
+    }
+
+    /// Why clients refuse it at this time; none if its time is now.
+    pub fn out_of_time(&self, now: SystemTime) -> Option<String> {
+        let shown = humantime::format_rfc3339_seconds;
+        match now {
+            now if now >= self.ends => Some(format!("has ended at {}", shown(self.ends))),
+            now if now < self.begins => Some(format!("begins at {}", shown(self.begins))),
+            _ => None,
+        }
     }
 
     /// The gateway's own certificate first.
@@ -79,6 +92,22 @@ pub fn load(tls: &TlsConfig) -> (Vec<Certificate>, Vec<(&'static str, Certificat
     (good, bad)
 }
 
+/// The first of the new ones that clients would refuse, while what is shown in its place is good.
+pub fn worse(
+    shown: &[Certificate],
+    new: &[Certificate],
+    now: SystemTime,
+) -> Option<CertificateError> {
+    new.iter().find_map(|new| {
+        let why = new.out_of_time(now)?;
+        let before = shown.iter().find(|before| before.file == new.file)?;
+        before.out_of_time(now).is_none().then(|| CertificateError {
+            path: new.file.clone(),
+            why: format!("{why}, and the one before it is still good"),
+        })
+    })
+}
+
 /// The certificates that the configuration names, each with the key under which it does.
 pub fn configured(tls: &TlsConfig) -> Vec<(&'static str, CertificateFiles)> {
     let first = match (&tls.cert, &tls.key) {
@@ -91,16 +120,23 @@ pub fn configured(tls: &TlsConfig) -> Vec<(&'static str, CertificateFiles)> {
     first.into_iter().chain(others).collect()
 }
 
-/// Names of the first certificate, and when the first of them all ends.
-fn look_into(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), String> {
+/// What a chain says of itself.
+struct Inside {
+    names: Vec<String>,
+    begins: SystemTime,
+    ends: SystemTime,
+}
+
+fn look_into(chain: &[CertificateDer<'_>]) -> Result<Inside, String> {
     let mut names = Vec::new();
-    let mut ends = None;
+    let (mut begins, mut ends) = (UNIX_EPOCH, None);
     for (place, der) in chain.iter().enumerate() {
         let (_, cert) = X509Certificate::from_der(der)
             .map_err(|error| format!("certificate {} cannot be read: {error}", place + 1))?;
-        // Before 1970 is as over as 1970.
-        let seconds = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
-        let end = UNIX_EPOCH + Duration::from_secs(seconds);
+        // Before 1970 is as long ago as 1970.
+        let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0));
+        let end = time(cert.validity().not_after.timestamp());
+        begins = begins.max(time(cert.validity().not_before.timestamp()));
         ends = Some(ends.map_or(end, |other: SystemTime| other.min(end)));
         if place == 0
             && let Ok(Some(alternatives)) = cert.subject_alternative_name()
@@ -112,7 +148,7 @@ fn look_into(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), 
             names.extend(hosts);
         }
     }
-    ends.map(|ends| (names, ends)).ok_or_else(|| "holds no certificate".into())
+    ends.map(|ends| Inside { names, begins, ends }).ok_or_else(|| "holds no certificate".into())
 }
 
 fn why(error: &PemError, what: &str) -> String {

@@ -44,8 +44,8 @@ pub enum KeysError {
     /// It is not a key file of a format this version knows.
     #[error("{0} is not a key file of this version; move it away and a new one is made")]
     Format(PathBuf),
-    /// Others than the owner may read it.
-    #[error("{0} can be read by others than its owner; run `chmod 600` on it")]
+    /// Everybody may read or write it.
+    #[error("{0} can be read or written by everybody; run `chmod o= {0}`")]
     Permissions(PathBuf),
 }
 
@@ -114,7 +114,8 @@ impl Keys {
                 .map_err(|source| KeysError::Io { path: path.to_owned(), source })?
                 .permissions()
                 .mode();
-            if mode & 0o077 != 0 {
+            // A group may: secrets are mounted and handed out that way.
+            if mode & 0o007 != 0 {
                 return Err(KeysError::Permissions(path.to_owned()));
             }
         }
@@ -234,14 +235,18 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn only_the_owner_may_read_the_file() {
+    fn not_everybody_may_read_the_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("transport.key");
         Keys::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Keys::load_or_create(&path), Err(KeysError::Permissions(_))));
+        for (mode, good) in [(0o440, true), (0o640, true), (0o660, true), (0o644, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = Keys::load_or_create(&path);
+            assert_eq!(read.is_ok(), good, "{mode:o}: {read:?}");
+            assert!(good || matches!(read, Err(KeysError::Permissions(_))), "{mode:o}");
+        }
     }
 
     #[test]

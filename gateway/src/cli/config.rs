@@ -1,6 +1,7 @@
 //! `skein config`: check a file, print the defaults.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Subcommand;
 
@@ -51,8 +52,12 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             if !problems.is_empty() {
                 return Err(Problems(problems).into());
             }
-            let remarks = loaded.remarks.iter().map(|remark| format!("{remark}\n"));
-            print(&format!("{}{what}: good\n", remarks.collect::<String>()))
+            let mut remarks = loaded.remarks;
+            if !no_files {
+                remarks.extend(credentials::remarks(&loaded.config, SystemTime::now()));
+            }
+            let remarks: String = remarks.iter().map(|remark| format!("{remark}\n")).collect();
+            print(&format!("{remarks}{what}: good\n"))
         }
     }
 }

@@ -32,6 +32,17 @@ impl Settings {
         &self,
         flags: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
     ) -> Result<Loaded, Problems> {
+        self.sources(flags)?.read()
+    }
+
+    /// The same before anybody looks what is wrong with them.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn sources(
+        &self,
+        flags: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
+    ) -> Result<Sources, Problems> {
         let mut sources = Sources::new();
         if let Some(path) = &self.config {
             sources = sources.file(path)?;
@@ -45,7 +56,7 @@ impl Settings {
                 sources = sources.flag(flag, key, value);
             }
         }
-        sources.read()
+        Ok(sources)
     }
 }
 

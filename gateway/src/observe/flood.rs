@@ -3,9 +3,11 @@
 //!
 //! A kind of line is a place in the code. So what strangers do again and again fills neither the
 //! disk nor the view of whoever looks for something else, and a line that comes once is always
-//! there. Lines of the levels debug and trace are not held back: who asks for them wants them all.
+//! there. Not held back are lines of the levels debug and trace (who asks for them wants them all),
+//! and what operators do: each of their acts is in the log, however many there are.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +24,10 @@ const MAX_LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Bytes of a line that are quoted when some of its kind were left out.
-const QUOTED: usize = 120;
+const QUOTED: usize = 240;
+
+/// Modules that log what operators do; nobody else can make them log.
+const OF_OPERATORS: [&str; 2] = ["skein_gateway::admin", "skein_gateway::reload"];
 
 /// Lines left out since the start of the process, for metrics.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
@@ -101,24 +106,33 @@ impl Flood {
 impl<S: Subscriber> Layer<S> for Flood {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
+        let of_operators = || OF_OPERATORS.iter().any(|of| metadata.target().starts_with(of));
         *metadata.level() > Level::INFO
-            || self.admits(metadata.callsite(), Instant::now(), || message_of(event))
+            || of_operators()
+            || self.admits(metadata.callsite(), Instant::now(), || line_of(event))
     }
 }
 
-fn message_of(event: &Event<'_>) -> String {
-    let mut message = Message(String::new());
-    event.record(&mut message);
-    message.0
+/// Message and fields, as far as they are quoted.
+fn line_of(event: &Event<'_>) -> String {
+    let mut line = Line::default();
+    event.record(&mut line);
+    format!("{}{}", line.message, line.fields).chars().take(QUOTED).collect()
 }
 
-struct Message(String);
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
 
-impl Visit for Message {
+impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}").chars().take(QUOTED).collect();
-        }
+        // Nothing that is written here fails.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
     }
 }
 
@@ -134,7 +148,7 @@ mod tests {
 
     impl<S: Subscriber> Layer<S> for Kept {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            self.0.lock().unwrap().push(message_of(event));
+            self.0.lock().unwrap().push(line_of(event));
         }
     }
 
@@ -146,13 +160,15 @@ mod tests {
             for n in 0..1000 {
                 tracing::warn!(n, "a flood");
                 tracing::debug!(n, "details");
+                tracing::info!(target: "skein_gateway::admin::blocks", n, "an act");
             }
             tracing::error!("once");
         });
-        let count = |what: &str| kept.0.lock().unwrap().iter().filter(|it| *it == what).count();
+        let count =
+            |what: &str| kept.0.lock().unwrap().iter().filter(|it| it.starts_with(what)).count();
         assert_eq!(count("a flood"), MAX_LINES as usize);
-        assert_eq!((count("details"), count("once")), (1000, 1));
-        assert_eq!(flood.take_left_out(), [(980, "a flood".to_owned())]);
+        assert_eq!((count("details"), count("an act"), count("once")), (1000, 1000, 1));
+        assert_eq!(flood.take_left_out(), [(980, "a flood n=20".to_owned())]);
         assert!(flood.take_left_out().is_empty());
         assert!(left_out() >= 980);
     }

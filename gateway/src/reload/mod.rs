@@ -30,7 +30,7 @@ use crate::mail::Mail;
 use crate::notify;
 use crate::serve;
 use crate::stop::Hangups;
-use crate::tls::{self, CertificateError, Certificates};
+use crate::tls::{self, Certificate, CertificateError, Certificates};
 pub use watch::{WARN_BEFORE, watch_certificates};
 
 /// Reads the configuration from all its places.
@@ -170,6 +170,8 @@ impl Reload {
         let failed = |place: &str, error: String| {
             Problems(vec![Problem { place: place.into(), message: error }])
         };
+        self.is_no_worse(&found.certificates)
+            .map_err(|error| failed("[tls]", error.to_string()))?;
         let engine = self
             .engine_config(&config, found.tickets.as_ref())
             .map_err(|error| failed("[tls]", error.to_string()))?;
@@ -241,8 +243,16 @@ impl Reload {
             Some((_, error)) => Err(error),
             // Made for development, and not looked at again.
             None if good.is_empty() => Ok(false),
-            None => Ok(self.certificates.replace(good)),
+            None => {
+                self.is_no_worse(&good)?;
+                Ok(self.certificates.replace(good))
+            }
         }
+    }
+
+    /// Whether these can be shown without shutting clients out that come in now.
+    fn is_no_worse(&self, new: &[Certificate]) -> Result<(), CertificateError> {
+        tls::worse(&self.certificates.all(), new, SystemTime::now()).map_or(Ok(()), Err)
     }
 
     fn engine_config(

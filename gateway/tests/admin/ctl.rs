@@ -112,9 +112,19 @@ async fn it_finds_the_gateway_by_its_configuration() {
     let file = dir.path().join("skein.toml");
     let admin = gateway.admin.unwrap();
     let text = format!("data = {:?}\n[admin]\nlisten = \"{admin}\"\n", dir.path());
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, &text).unwrap();
     let _alice = Raw::login(gateway.address, dir.path(), &gateway.token("alice"), "phone").await;
     let args = ["ctl", "--config", file.to_str().unwrap(), "sessions", "count"];
     let ran = skein(&args, &Options::default());
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "1\n");
+
+    // Also while somebody writes on it, or with no need of it.
+    std::fs::write(&file, format!("lane = 3\n{text}")).unwrap();
+    let ran = skein(&args, &Options::default());
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "1\n");
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("mistakes (1;"), "{ran:?}");
+    let (admin, token) = (admin.to_string(), dir.path().join("admin-token"));
+    let told = ["--config", "/nowhere", "--admin", &admin, "--token-file", token.to_str().unwrap()];
+    let ran = skein(&[&["ctl"][..], &told, &["sessions", "count"]].concat(), &Options::default());
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "1\n", "{ran:?}");
 }

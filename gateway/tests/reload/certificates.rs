@@ -17,8 +17,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes NAME.pem and NAME.key for this host.
 pub fn make(dir: &Path, name: &str, host: &str, valid_for: Duration) {
+    make_until(dir, name, host, SystemTime::now() + valid_for);
+}
+
+fn make_until(dir: &Path, name: &str, host: &str, ends: SystemTime) {
     let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-    params.not_after = (SystemTime::now() + valid_for).into();
+    params.not_after = ends.into();
     let key = KeyPair::generate().unwrap();
     let cert = params.self_signed(&key).unwrap();
     std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -97,6 +101,20 @@ async fn new_files_are_shown_without_a_signal_and_bad_ones_are_not() {
 }
 
 #[tokio::test]
+async fn one_that_has_ended_does_not_replace_one_that_is_good() {
+    let scene = Scene::start(WATCHED, |dir| make(dir, "tls", "localhost", 90 * DAY));
+    std::fs::copy(scene.file("tls.pem"), scene.file("good.pem")).unwrap();
+    let before = scene.gateway.log().len();
+    make_until(scene.dir.path(), "tls", "localhost", SystemTime::now() - DAY);
+    scene.logged(before, &["is still good"]).await;
+    let log = scene.hang_up().await;
+    assert!(log.contains("the new configuration is not used"), "{log}");
+    assert!(scene.shows("good.pem", "localhost").await);
+    make(scene.dir.path(), "tls", "localhost", 90 * DAY);
+    scene.comes_to_show("tls.pem", "localhost").await;
+}
+
+#[tokio::test]
 async fn each_host_has_its_certificate_also_after_a_reload() {
     let one = "[tls]\nwatch = \"0s\"\n[[tls.certificates]]\ncert = \"DIR/a.pem\"\n\
                key = \"DIR/a.key\"\n";
@@ -132,7 +150,10 @@ async fn a_certificate_that_ends_within_21_days_is_warned_of() {
 
     let before = scene.gateway.log().len();
     make(scene.dir.path(), "tls", "localhost", 90 * DAY);
-    make(scene.dir.path(), "b", "b.example", Duration::ZERO);
-    let log = scene.logged(before, &["a certificate has ended"]).await;
+    let log = scene.logged(before, &["shows a new certificate"]).await;
     assert!(!log.contains("ends soon"), "{log}");
+
+    let ended = |dir: &Path| make_until(dir, "tls", "localhost", SystemTime::now() - DAY);
+    let scene = Scene::start(WATCHED, ended);
+    scene.logged(0, &["a certificate has ended"]).await;
 }

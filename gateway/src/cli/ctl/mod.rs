@@ -127,11 +127,23 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// The gateway's own configuration says where it is and how to be let in.
+/// The gateway's own configuration says where it is and how to be let in. A mistake in it does not
+/// keep an operator from a gateway that runs: what is good in it is used.
 fn config(args: &Args) -> Result<Config, Failure> {
+    if args.admin.is_some() && args.token_file.is_some() {
+        return Ok(Config::default());
+    }
     let settings =
         Settings { config: args.config.clone(), data: args.data.clone(), set: Vec::new() };
-    Ok(settings.load([])?.config)
+    let (loaded, problems) = settings.sources([])?.examine();
+    if !problems.is_empty() {
+        eprintln!(
+            "skein: the configuration has mistakes ({}; `skein config check` tells all): what is \
+             good in it is used",
+            problems.len()
+        );
+    }
+    Ok(loaded.config)
 }
 
 fn address(args: &Args, config: &Config) -> SocketAddr {
