@@ -72,30 +72,46 @@ impl Hangups {
     }
 }
 
-/// A wish that SIGINT and SIGTERM make, and the hangups. Call it once, early: until then a signal
+/// A wish that SIGINT and SIGTERM make, and its handle, and the hangups. Call it once, early: until then a signal
 /// kills.
 ///
 /// # Errors
 /// When the process cannot get a thread or listen to signals.
-pub fn on_signals() -> io::Result<(Stop, Hangups)> {
+pub fn on_signals() -> io::Result<(StopHandle, Stop, Hangups)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();
         Signals::listen()?
     };
     let (handle, stop) = pair();
+    let wish = handle.clone();
     let (hangup, count) = watch::channel(0);
     thread::Builder::new().name("skein-signals".into()).spawn(move || {
         runtime.block_on(async {
             let (name, _) = signals.next_end(&hangup).await;
             tracing::info!(signal = name, "stopping; once more to end at once");
-            handle.stop();
+            wish.stop();
             let (name, number) = signals.next_end(&hangup).await;
             tracing::warn!(signal = name, "ended before the stop was complete");
             std::process::exit(128 + number);
         });
     })?;
-    Ok((stop, Hangups { count }))
+    Ok((handle, stop, Hangups { count }))
+}
+
+/// Makes the wish as well when standard input ends. Whoever starts a gateway for itself gives it a pipe,
+/// which the system closes however its holder ends.
+///
+/// # Errors
+/// When the process cannot get a thread.
+pub fn on_end_of_input(handle: StopHandle) -> io::Result<()> {
+    thread::Builder::new().name("skein-stdin".into()).spawn(move || {
+        // What is said there does not matter; one that cannot be read has ended as well.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        tracing::info!("standard input has ended, stopping");
+        handle.stop();
+    })?;
+    Ok(())
 }
 
 #[cfg(unix)]

@@ -12,7 +12,7 @@ const ROLE: &str = "SKEIN_TEST_SIGNALLED";
 #[test]
 fn signalled() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let (stop, mut hangups) = skein_gateway::stop::on_signals().unwrap();
+    let (_, stop, mut hangups) = skein_gateway::stop::on_signals().unwrap();
     println!("\nsay listening");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

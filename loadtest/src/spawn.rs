@@ -75,7 +75,7 @@ pub struct Gateway {
     address: SocketAddr,
     child: Option<Child>,
     /// Removed when this is dropped.
-    _own_folder: Option<tempfile::TempDir>,
+    own_folder: Option<tempfile::TempDir>,
 }
 
 impl Gateway {
@@ -108,7 +108,7 @@ impl Gateway {
             data,
             address: ([127, 0, 0, 1], 0).into(),
             child: None,
-            _own_folder: own_folder,
+            own_folder,
         };
         gateway.launch()?;
         Ok(gateway)
@@ -117,6 +117,11 @@ impl Gateway {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The folder that goes with it, if it has one.
+    pub fn own_folder(&self) -> Option<&Path> {
+        self.own_folder.as_ref().map(tempfile::TempDir::path)
     }
 
     /// Its log.
@@ -163,14 +168,15 @@ impl Gateway {
         let log = log.map_err(|source| SpawnError::Io { path, source })?;
         let mut command = Command::new(&self.program);
         command.arg("serve").arg("--listen").arg(self.address.to_string());
-        command.arg("--data").arg(&self.data);
+        // However this program ends, its gateway ends with it: the pipe that nothing is written to.
+        command.arg("--until-stdin-ends").arg("--data").arg(&self.data);
         for (key, value) in &self.set {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         // Ctrl-C in the terminal is for this program, which then ends the gateway in its turn.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
         let mut child = spawned
             .map_err(|source| SpawnError::Program { program: self.program.clone(), source })?;
         let Some(out) = child.stdout.take() else { unreachable!("it was asked for") };

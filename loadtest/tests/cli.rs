@@ -322,6 +322,68 @@ fn a_signal_ends_a_run_early_and_leaves_a_whole_report() {
     assert_eq!(found["lost"], 0);
 }
 
+/// A run in its measured phase, with temporary files in a folder of its own, and its gateway.
+fn under_way(folder: &TempDir) -> (Child, u32) {
+    let mut run = trial(&folder.path().join("report"), &["--for", "10m"]);
+    run.env("TMPDIR", temporary(folder)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = run.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("measured")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let gateway = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    (child, gateway.trim().parse().unwrap())
+}
+
+fn temporary(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("tmp");
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Not there, or only its exit status is left.
+fn is_gone(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.starts_with(" Z"))
+}
+
+#[track_caller]
+fn assert_soon(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_gateway_of_its_own_ends_with_a_generator_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, gateway) = under_way(&folder);
+    assert!(!is_gone(gateway));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_soon("the gateway stays behind", || is_gone(gateway));
+}
+
+#[test]
+fn a_second_signal_ends_everything_at_once_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, gateway) = under_way(&folder);
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    assert_eq!(fs::read_dir(temporary(&folder)).unwrap().count(), 1);
+    // Again and again, since two that come together are one to a process. An end in order takes longer.
+    while child.try_wait().unwrap().is_none() {
+        kill_process(pid, Signal::INT).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = wait(child);
+    assert_eq!(output.status.code(), Some(i32::from(Exit::EndedEarly.status())));
+    assert_soon("the gateway stays behind", || is_gone(gateway));
+    let left: Vec<_> = fs::read_dir(temporary(&folder)).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!folder.path().join("report/summary.json").exists());
+}
+
 #[test]
 fn a_gateway_that_refuses_the_tokens_is_told() {
     let folder = tempfile::tempdir().unwrap();

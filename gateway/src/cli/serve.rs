@@ -54,6 +54,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 
+    /// Stop when standard input ends too: for programs that start a gateway for themselves
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+
     #[command(flatten)]
     settings: Settings,
 }
@@ -64,8 +68,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     for remark in &loaded.remarks {
         tracing::warn!("{remark}");
     }
-    let (stop, hangups) =
+    let (handle, stop, hangups) =
         stop::on_signals().map_err(|error| Failure::new("cannot watch signals", error))?;
+    if args.until_stdin_ends {
+        stop::on_end_of_input(handle)
+            .map_err(|error| Failure::new("cannot watch standard input", error))?;
+    }
 
     let credentials = Credentials::load(&loaded.config, SystemTime::now())
         .map_err(|error| unusable(error, &loaded))?;

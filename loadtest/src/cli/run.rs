@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,6 +31,10 @@ use crate::run::{Handle, Hooks, Judge, Run, RunError, Supervisor};
 use crate::scenario::{Problems, Program, Resolved, Scenario};
 use crate::signals::Signals;
 use crate::spawn::{Gateway, Options};
+
+/// The folder of a gateway that was killed can be removed as soon as the process is gone, which takes
+/// milliseconds.
+const FOLDER: Duration = Duration::from_secs(2);
 
 /// What is shown meanwhile and at the end, and what may go for it.
 #[derive(Debug, Clone, Copy)]
@@ -225,7 +229,10 @@ fn spawn(scenario: &Scenario) -> Result<(Resolved, Hooks, Option<Process>), Fail
     let (target, credentials) =
         (gateway.target().map_err(failed)?, gateway.credentials().map_err(failed)?);
     let resolved = scenario.with_gateway(target, credentials);
-    let process = Process(Arc::new(AtomicU32::new(gateway.pid().unwrap_or(0))));
+    let process = Process {
+        number: Arc::new(AtomicU32::new(gateway.pid().unwrap_or(0))),
+        folder: gateway.own_folder().map(Path::to_owned),
+    };
     let watched = Watched { gateway, process: process.clone() };
     let hooks = Hooks { supervisor: Some(Box::new(watched)), ..Hooks::default() };
     Ok((resolved, hooks, Some(process)))
@@ -254,16 +261,31 @@ fn settings(scenario: &Scenario) -> Vec<(String, String)> {
     all
 }
 
-/// The number of a process, 0 for none.
+/// A gateway's process, for whoever ends this program at once.
 #[derive(Debug, Clone)]
-struct Process(Arc<AtomicU32>);
+struct Process {
+    /// 0 for none.
+    number: Arc<AtomicU32>,
+    /// The folder that goes with it.
+    folder: Option<PathBuf>,
+}
 
 impl Process {
+    /// Kills it, and takes away what it has left behind.
     fn kill(&self) {
-        let pid = i32::try_from(self.0.load(Ordering::Relaxed)).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.number.load(Ordering::Relaxed)).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::KILL);
+        }
+        let Some(folder) = &self.folder else { return };
+        // A process that is being killed may still write a file.
+        let deadline = Instant::now() + FOLDER;
+        while std::fs::remove_dir_all(folder).is_err() && folder.exists() {
+            if Instant::now() > deadline {
+                return tell(&format!("{} stays behind", folder.display()));
+            }
+            std::thread::sleep(GLANCE);
         }
     }
 }
@@ -277,7 +299,7 @@ struct Watched {
 impl Watched {
     fn told<T>(&mut self, act: impl FnOnce(&mut Gateway) -> T) -> T {
         let done = act(&mut self.gateway);
-        self.process.0.store(self.gateway.pid().unwrap_or(0), Ordering::Relaxed);
+        self.process.number.store(self.gateway.pid().unwrap_or(0), Ordering::Relaxed);
         done
     }
 }
@@ -331,7 +353,7 @@ fn default_folder(scenario: &Scenario) -> PathBuf {
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+    let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
     let time = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':', 'Z'], "");
     format!("skein-load-{name}-{}", time.replace('T', "-")).into()
 }
