@@ -9,7 +9,7 @@ pub enum Exit {
     /// Done, and everything that was asked for holds.
     Ok = 0,
     /// No load was made, or not all of it: the target is not reached, refuses the tokens, speaks
-    /// another version; a file cannot be read or written.
+    /// another version; a file cannot be read or written. `doctor`: the machine is not fit.
     CouldNotRun = 1,
     /// The command line or the scenario is wrong. Nothing was started.
     Usage = 2,
@@ -28,10 +28,12 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit status:
   0    done, and every objective holds
-  1    could not run: target not reached, token or version refused, file not readable
+  1    could not run: target not reached, token or version refused, file not readable;
+       doctor: this machine falls short of what is needed
   2    the command line or the scenario is wrong; nothing was started
   3    an objective is missed, or messages were lost, duplicated, reordered or corrupted
-  4    the run is invalid: the generator itself was the limit; the report says why
+  4    the run is invalid: the generator itself was the limit; the report says why;
+       compare: one of the runs is invalid or was ended early
   5    compare: worse than the baseline by more than the tolerance
   130  ended early by a signal; the report of what was measured is written";
 
@@ -91,6 +93,7 @@ mod tests {
             assert!(HELP.contains(&format!("\n  {:<5}", exit.status())), "{exit:?}");
             assert!(Exit::ALL[..at].iter().all(|other| other.status() != exit.status()));
         }
-        assert_eq!(HELP.lines().count(), 1 + Exit::ALL.len());
+        let listed = HELP.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        assert_eq!(listed.count(), Exit::ALL.len());
     }
 }

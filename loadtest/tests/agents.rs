@@ -127,7 +127,7 @@ fn two_agents_are_one_run() {
     let with = ["--for", "2s", "--objective", "error_rate<50%", "--agent-secret", secret];
     let with = [&rungs[..], &with].concat();
     let done = run("ramp", &[&first, &second], &report, &with).output().unwrap();
-    assert_ends(&done, Exit::Ok, &["the last good step: 80.0"]);
+    assert_ends(&done, Exit::Ok, &["the last good step: 80.0; every", "beyond --most (90)"]);
     let steps = summary(&report)["steps"].as_array().unwrap().clone();
     let loads: Vec<f64> = steps.iter().map(|step| step["load"].as_f64().unwrap()).collect();
     assert_eq!(loads.len(), 2, "{loads:?}");

@@ -334,7 +334,9 @@ fn warn_of_limits(scenario: &Scenario) {
             0 => machine.cores as u64,
             some => some,
         },
-        local_gateway: scenario.target.address.iter().any(|address| local(&address.host)),
+        local_gateway: scenario.target.spawn
+            || scenario.target.pid > 0
+            || scenario.target.address.iter().any(|address| local(&address.host)),
     };
     let findings = doctor::examine(&machine, &need);
     let bad = findings.iter().filter(|finding| finding.level == Level::Bad);

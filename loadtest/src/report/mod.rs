@@ -11,6 +11,7 @@
 mod health;
 mod hlog;
 mod html;
+mod knee;
 mod summary;
 mod table;
 mod timeline;
@@ -24,6 +25,7 @@ use crate::operation::Operation;
 use crate::outcome::{self, Outcome};
 
 pub use health::{AgentSummary, HealthSummary};
+pub use knee::{Knee, Place};
 pub use summary::{
     Latency, MarkSummary, OperationSummary, Part, PhaseLengths, Process, Reason, SCHEMA,
     StepSummary, Summary, schema,

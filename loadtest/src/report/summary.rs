@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::{AgentSummary, HealthSummary};
+use super::knee::Knee;
 use super::timeline::{Slot, Timeline};
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -133,6 +134,8 @@ pub struct Summary {
     pub operations: BTreeMap<Operation, OperationSummary>,
     /// Steps of a ramp, in the order in which they were made.
     pub steps: Vec<StepSummary>,
+    /// What a ramp says about the knee; null for other runs.
+    pub knee: Option<Knee>,
     /// What happened at which time.
     pub marks: Vec<MarkSummary>,
     /// The whole run in slots of equal length.
@@ -362,6 +365,7 @@ impl Summary {
                     operations: all_of(&step.measured),
                 })
                 .collect(),
+            knee: Knee::of(outcome),
             marks: outcome
                 .marks
                 .iter()

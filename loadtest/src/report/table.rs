@@ -141,11 +141,7 @@ fn steps(text: &mut String, summary: &Summary) {
         let word = if step.good { "good".into() } else { step.broken.join(", ") };
         let _ = writeln!(text, "{:>12.1}{:>12.1}  {word}", step.load, step.acked_per_second);
     }
-    let good = summary.steps.iter().filter(|step| step.good).map(|step| step.load);
-    match good.max_by(f64::total_cmp) {
-        Some(load) => {
-            let _ = writeln!(text, "the last good step: {load:.1}");
-        }
-        None => text.push_str("no step was good: begin with less\n"),
+    if let Some(knee) = &summary.knee {
+        let _ = writeln!(text, "{knee}");
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
@@ -7,6 +8,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use super::*;
 use crate::exit::Exit;
 use crate::outcome::{Reason as OutcomeReason, ReasonKind, Step};
+use crate::plan::{Ladder, Rise};
 use crate::record;
 use crate::sample;
 
@@ -238,11 +240,36 @@ fn a_ramp_shows_its_steps() {
         step.broken = broken.map(ToOwned::to_owned).into_iter().collect();
         outcome.steps.push(step);
     }
+    outcome.plan.ladder = Some(Ladder {
+        first: 1000.0,
+        last: 3000.0,
+        rise: Rise::Multiply(1.5),
+        refine: 0,
+        settle: Duration::ZERO,
+        hold: Duration::from_secs(1),
+        least_share: 0.95,
+    });
     let found = summary(&outcome, &[]);
     assert_eq!(found.steps.len(), 3);
-    assert!(table(&found).contains("the last good step: 1500.0"), "{}", table(&found));
-    let page = html::page(&outcome, &found);
-    assert!(page.contains("Acknowledged per second, by load"));
+    assert!(table(&found).contains("the last good step: 1500.0\n"), "{}", table(&found));
+    assert!(html::page(&outcome, &found).contains("Acknowledged per second, by load"));
+    // What is said about the knee, in the terminal and on the page.
+    let mut says = |change: &dyn Fn(&mut Outcome), place: Place, words: &str| {
+        change(&mut outcome);
+        let found = summary(&outcome, &[]);
+        assert_eq!(found.knee.unwrap().place, place);
+        for text in [table(&found), html::page(&outcome, &found)] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    };
+    says(&|_| {}, Place::Found, "the last good step: 1500.0");
+    let beyond =
+        "the last good step: 1500.0; every step was good, so the knee lies beyond --most (3000)";
+    says(&|one| drop(one.steps.pop()), Place::BeyondMost, beyond);
+    let ended = "1500.0; the search ended before a step was bad";
+    says(&|one| one.ended_early = true, Place::NotReached, ended);
+    let bad = |step: &mut Step| step.broken.push("rate".into());
+    says(&|one| one.steps.iter_mut().for_each(bad), Place::BelowFirst, "no step was good");
 }
 
 /// A run of a day has no more slots than a graph has room for, and none of its counts is lost.

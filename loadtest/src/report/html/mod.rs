@@ -163,6 +163,7 @@ fn section(title: &str, charts: Vec<Markup>) -> Markup {
 fn step_table(summary: &Summary) -> Markup {
     html! {
         @if !summary.steps.is_empty() {
+            @if let Some(knee) = &summary.knee { p { (knee.to_string()) } }
             div.wide { table {
                 thead { tr { th { "Load" } th { "Acknowledged/s" } th { "" } } }
                 tbody {
