@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use skein_protocol::server::Close;
 use skein_protocol::{Code, UserId};
 
+use crate::limits::canonical;
 use crate::whole_file::{self, Access};
 
 /// Entries of the list. Each change writes all of it: a megabyte at most. Whoever has more to shut
@@ -48,11 +49,19 @@ impl Target {
     /// What would be right.
     pub fn network(text: &str) -> Result<Self, String> {
         let network = match text.parse::<IpNet>() {
-            Ok(network) => Ok(network.trunc()),
-            Err(_) => text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical())),
+            Ok(network) => Ok(network),
+            Err(_) => text.parse::<IpAddr>().map(IpNet::from),
         };
         let wrong = |_| "write an address or a network, such as 192.0.2.7 or 2001:db8::/32".into();
-        network.map(Self::Network).map_err(wrong)
+        network.map(|network| Self::Network(canonical(network))).map_err(wrong)
+    }
+
+    /// As it is looked up, whoever wrote it.
+    fn canonical(self) -> Self {
+        match self {
+            Self::Network(network) => Self::Network(canonical(network)),
+            user => user,
+        }
     }
 }
 
@@ -162,7 +171,11 @@ impl Blocks {
     pub fn open(data: &Path) -> Result<Arc<Self>, BlocksError> {
         let path = data.join("blocks.json");
         let all = match read(&path)? {
-            Some(blocks) => blocks.into_iter().map(|block| (block.target.clone(), block)).collect(),
+            Some(blocks) => blocks
+                .into_iter()
+                .map(|block| Block { target: block.target.canonical(), ..block })
+                .map(|block| (block.target.clone(), block))
+                .collect(),
             None => HashMap::new(),
         };
         Ok(Self::of(Some(path), all))
@@ -305,7 +318,7 @@ mod tests {
         let blocks = Blocks::none();
         let (alice, bob) = (UserId::parse("alice").unwrap(), UserId::parse("bob").unwrap());
         blocks.add(block(user("alice"), Some(100)), at(1)).unwrap();
-        for network in ["10.1.2.3/16", "2001:db8::1", "192.0.2.7"] {
+        for network in ["10.1.2.3/16", "2001:db8::1", "192.0.2.7", "::ffff:172.16.0.0/108"] {
             blocks.add(block(Target::network(network).unwrap(), None), at(1)).unwrap();
         }
         let close = blocks.user(&alice, || at(99)).unwrap();
@@ -316,6 +329,8 @@ mod tests {
             ("10.1.99.1", true),
             ("::ffff:10.1.0.9", true),
             ("10.2.0.1", false),
+            ("172.31.0.1", true),
+            ("172.32.0.1", false),
             ("192.0.2.7", true),
             ("192.0.2.8", false),
             ("2001:db8::1", true),
@@ -324,7 +339,7 @@ mod tests {
             let refused = blocks.address(address.parse().unwrap(), || at(1)).is_some();
             assert_eq!(refused, expected, "{address}");
         }
-        assert_eq!(blocks.refused(), 5);
+        assert_eq!(blocks.refused(), 6);
         assert!(blocks.remove(&Target::network("10.1.0.0/16").unwrap(), at(1)).unwrap());
         assert_eq!(blocks.address("10.1.99.1".parse().unwrap(), || at(1)), None);
         assert!(!blocks.remove(&user("bob"), at(1)).unwrap());
@@ -346,6 +361,13 @@ mod tests {
         // What is over goes with the next change.
         blocks.remove(&user("alice"), at(9)).unwrap();
         assert_eq!(Blocks::open(data.path()).unwrap().all(at(2)).len(), 1);
+
+        // An embedded network that was written by hand is found, and is let in again by its name.
+        let text = r#"[{"network": "::ffff:10.9.0.0/112", "since": 1}]"#;
+        std::fs::write(data.path().join("blocks.json"), text).unwrap();
+        let blocks = Blocks::open(data.path()).unwrap();
+        assert!(blocks.address("10.9.1.1".parse().unwrap(), || at(1)).is_some());
+        assert!(blocks.remove(&Target::network("10.9.0.0/16").unwrap(), at(1)).unwrap());
 
         std::fs::write(data.path().join("blocks.json"), "[{").unwrap();
         let error = Blocks::open(data.path()).unwrap_err().to_string();

@@ -169,7 +169,7 @@ impl Tally {
 pub struct Step {
     /// Where to go on; `None`: that was the end of the shard's table.
     pub next: Option<usize>,
-    /// Sessions that were meant, and worked on.
+    /// Sessions that were meant, and worked on; not those that a notice passed over.
     pub matched: usize,
     /// For [`Work::Look`].
     pub seen: Vec<Seen>,

@@ -131,18 +131,21 @@ pub(super) async fn begin(
     Ok(Json(admin.drain_state()))
 }
 
-/// Accepts logins again. Sessions that were told to go, go.
+/// Accepts logins again, unless the gateway is stopping. Sessions that were told to go, go.
 #[utoipa::path(
     delete, path = "/v1/drain", tag = "gateway", responses((status = 200, body = DrainState))
 )]
 pub(super) async fn end(State(admin): State<Arc<Admin>>) -> Json<DrainState> {
     {
         let mut state = admin.draining.lock();
-        // A stop that is under way is not taken back: it has no wish.
         if let Some(wish) = state.wish.take() {
             wish.task.abort();
             admin.hub.set_draining(false);
-            tracing::info!("logins are accepted again, asked for by an operator");
+            // A stop that is under way is not taken back.
+            match admin.hub.is_draining() {
+                true => tracing::info!("logins are still refused: the gateway is stopping"),
+                false => tracing::info!("logins are accepted again, asked for by an operator"),
+            }
         }
     }
     Json(admin.drain_state())

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::quantity::show_bytes;
 use super::rule::{Input, Rule, quoted};
-use crate::limits::Rate;
+use crate::limits::{Rate, canonical};
 
 /// Networks that are worth naming in a configuration.
 const MAX_NETWORKS: usize = 4096;
@@ -155,7 +155,7 @@ fn network(text: &str) -> Option<IpNet> {
         Ok(network) => network,
         Err(_) => text.parse::<std::net::IpAddr>().ok()?.into(),
     };
-    Some(network.trunc())
+    Some(canonical(network))
 }
 
 #[cfg(test)]
@@ -204,6 +204,8 @@ mod tests {
         assert_eq!(NetworkList.print(&nets), printed);
         assert_eq!(read(NetworkList, printed), Ok(nets));
         assert_eq!(read(NetworkList, ""), Ok(Vec::new()));
+        let embedded = read(NetworkList, "::ffff:10.0.0.0/104,::ffff:192.0.2.7").unwrap();
+        assert_eq!(NetworkList.print(&embedded), r#"["10.0.0.0/8", "192.0.2.7/32"]"#);
         for text in ["10.0.0.0/33", "example.net", "10.0.0/8", "10.0.0.1,", "[1]"] {
             assert!(read(NetworkList, text).is_err(), "{text}");
         }

@@ -241,10 +241,17 @@ impl Rule<String> for LogFilter {
         let help = "must be off, error, warn, info, debug or trace, and may go on with \
                     levels of parts: \"info,skein_transport=debug\"";
         let text = input.text().ok_or(help)?;
-        // A bare word that is no level would be taken for the name of a part and log all of it.
-        let bare_is_level =
-            text.split(',').all(|part| part.contains(['=', '[']) || LEVELS.contains(&part.trim()));
-        if !bare_is_level || tracing_subscriber::EnvFilter::try_new(text).is_err() {
+        // A bare word that is no level would be taken for the name of a part and log all of it, and
+        // a part without its level would be logged at "error".
+        let is_level = |text: &str| LEVELS.contains(&text.trim());
+        let is_whole = |part: &str| match part.trim().ends_with('=') {
+            true => false,
+            false => part.contains(['=', '[']) || is_level(part),
+        };
+        // Without a level for the rest, naming a part would silence it.
+        let is_begun = text.split(',').any(is_level);
+        let is_right = is_begun && text.split(',').all(is_whole);
+        if !is_right || tracing_subscriber::EnvFilter::try_new(text).is_err() {
             return Err(help.into());
         }
         Ok(text.to_owned())

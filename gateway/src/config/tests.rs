@@ -245,7 +245,9 @@ fn a_misspelt_log_level_does_not_pass_for_the_name_of_a_part() {
     for right in ["off", "info,skein_transport=debug", "warn,a::b=trace,[span]=debug"] {
         assert!(load(&format!("log.level = \"{right}\"")).is_ok(), "{right}");
     }
-    for wrong in ["inof", "info,debgu", "", "info,x=loud"] {
+    let wrong =
+        ["inof", "info,debgu", "", "info,x=loud", "nonsense=", "info,quinn=", "quinn=debug"];
+    for wrong in wrong {
         assert!(load(&format!("log.level = \"{wrong}\"")).is_err(), "{wrong}");
     }
 }

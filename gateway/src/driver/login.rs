@@ -93,6 +93,7 @@ impl Gateway {
         if let Some(close) = hub.blocks.user(user, || hub.host.now()) {
             hub.registry.leave(user, session.conn);
             hub.dismiss();
+            hub.throttle.hit(Limit::Blocked);
             return Err(close);
         }
         Ok(number)

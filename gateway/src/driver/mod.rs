@@ -201,6 +201,7 @@ impl Driver for Gateway {
     fn on_connected(&mut self, io: &mut Io<'_>, conn: ConnId) {
         let Some(remote) = io.remote_address(conn) else { return };
         if let Some(close) = self.hub.blocks.address(remote.ip(), || self.hub.host.now()) {
+            self.hub.throttle.hit(Limit::Blocked);
             self.figures.login_failures.add(close.code);
             return close_with(io, conn, &close);
         }

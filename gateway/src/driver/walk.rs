@@ -41,8 +41,8 @@ impl Gateway {
         if !is_meant(io, session, which) {
             return;
         }
-        step.matched += 1;
         let conn = session.conn;
+        let mut is_done = true;
         match work {
             Work::Count => {}
             Work::Look(_) => step.seen.extend(seen(io, session)),
@@ -57,7 +57,8 @@ impl Gateway {
                 self.with(io, conn, |_, _, _| Err(close));
             }
             Work::Say(frame) => self.with(io, conn, |gateway, io, session| {
-                if !gateway.is_over_push_limit(io, session, frame.len()) {
+                is_done = session.is_open && !gateway.is_over_push_limit(io, session, frame.len());
+                if is_done {
                     gateway.figures.sent(Sent::Notice);
                     // There is room; and if not, it is only a notice.
                     let _ = write_live(io, session, frame.clone());
@@ -70,6 +71,7 @@ impl Gateway {
                 })
             }
         }
+        step.matched += usize::from(is_done);
     }
 }
 

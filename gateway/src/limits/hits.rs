@@ -21,8 +21,8 @@ macro_rules! limits {
                 match self { $(Limit::$name => $label,)* }
             }
 
-            /// What the peer is told. `None`: the answer is QUIC's own, before there is a
-            /// connection: CONNECTION_REFUSED, Retry or nothing.
+            /// What the peer is told when its request meets it. `None`: the answer is QUIC's own,
+            /// before there is a connection: CONNECTION_REFUSED, Retry or nothing.
             pub fn code(self) -> Option<Code> {
                 match self { $(Limit::$name => $code,)* }
             }
@@ -31,7 +31,8 @@ macro_rules! limits {
 }
 
 limits! {
-    /// An attempt to connect from a network in `limits.blocked`. It is not answered.
+    /// Somebody who is shut out: attempts to connect from a network in `limits.blocked` are not
+    /// answered; whom an operator has blocked is told so ([`Code::Blocked`]).
     Blocked "blocked" None;
     /// Attempts from an address that is not proven: Retry asks for the proof.
     UnprovenHandshakes "unproven_handshakes_per_address" None;

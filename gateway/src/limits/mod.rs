@@ -48,6 +48,7 @@ use backoff::Backoff;
 pub use clock::LimitClock;
 pub use hits::{Hits, Limit};
 use networks::Networks;
+pub(crate) use networks::canonical;
 pub use rate::Rate;
 use table::Limiter;
 
@@ -73,30 +74,34 @@ pub struct Throttle {
     clock: LimitClock,
 }
 
-/// What a change of the configuration replaces; the buckets are full again then.
+/// What a change of the configuration replaces. Buckets whose rate stays are kept as they are.
 struct Rules {
+    /// What they were made of.
     limits: LimitsConfig,
     exempt: Networks,
     blocked: Networks,
     connections: Option<u32>,
-    unproven: Option<Limiter>,
-    handshakes: Option<Limiter>,
-    login_bytes: Option<Limiter>,
-    failed_logins: Option<Limiter>,
-    frames: Option<Limiter>,
-    user_messages: Option<Limiter>,
-    user_bytes: Option<Limiter>,
-    conversation_messages: Option<Limiter>,
-    conversation_bytes: Option<Limiter>,
-    syncs: Option<Limiter>,
+    unproven: Buckets,
+    handshakes: Buckets,
+    login_bytes: Buckets,
+    failed_logins: Buckets,
+    frames: Buckets,
+    user_messages: Buckets,
+    user_bytes: Buckets,
+    conversation_messages: Buckets,
+    conversation_bytes: Buckets,
+    syncs: Buckets,
 }
+
+/// A bucket for each key; `None`: no limit.
+type Buckets = Option<Arc<Limiter>>;
 
 impl Throttle {
     /// With everybody's buckets full.
     pub fn new(limits: &LimitsConfig, clock: LimitClock) -> Arc<Self> {
         let untracked = Arc::default();
         Arc::new(Self {
-            rules: ArcSwap::from_pointee(Rules::new(limits, &clock, &untracked)),
+            rules: ArcSwap::from_pointee(Rules::new(limits, None, &clock, &untracked)),
             connections: Connections::new(),
             backoff: Backoff::new(clock.clone()),
             hits: Hits::default(),
@@ -118,11 +123,12 @@ impl Throttle {
         Self::new(&limits, LimitClock::machine())
     }
 
-    /// Goes by these limits from now on; if they are others than before, all buckets are full again.
-    /// Connections that exist stay counted, or exempt, as they were.
+    /// Goes by these limits from now on. Buckets whose rate is another one are full again, and no
+    /// others. Connections that exist stay counted, or exempt, as they were.
     pub fn change(&self, limits: &LimitsConfig) {
-        if self.rules.load().limits != *limits {
-            let rules = Rules::new(limits, &self.clock, &self.untracked);
+        let before = self.rules.load();
+        if before.limits != *limits {
+            let rules = Rules::new(limits, Some(&before), &self.clock, &self.untracked);
             self.rules.store(Arc::new(rules));
         }
     }
@@ -253,11 +259,11 @@ impl Gate for Throttle {
             return Verdict::Admit;
         }
         let key = AddressKey::new(attempt.address, &self.hasher).get();
-        let (limiter, limit, verdict) = match attempt.is_proven {
+        let (buckets, limit, verdict) = match attempt.is_proven {
             false => (&rules.unproven, Limit::UnprovenHandshakes, Verdict::Prove),
             true => (&rules.handshakes, Limit::Handshakes, Verdict::Refuse),
         };
-        if take(limiter, key, 1).is_ok() {
+        if take(buckets, key, 1).is_ok() {
             return Verdict::Admit;
         }
         self.hits.add(limit);
@@ -272,27 +278,44 @@ impl std::fmt::Debug for Throttle {
 }
 
 impl Rules {
-    fn new(limits: &LimitsConfig, clock: &LimitClock, untracked: &Arc<AtomicU64>) -> Self {
-        let limiter = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, clock, untracked));
+    fn new(
+        limits: &LimitsConfig,
+        before: Option<&Self>,
+        clock: &LimitClock,
+        untracked: &Arc<AtomicU64>,
+    ) -> Self {
+        let buckets = |rate: fn(&LimitsConfig) -> Option<Rate>, kept: fn(&Self) -> &Buckets| {
+            let wanted = rate(limits);
+            match before.filter(|before| rate(&before.limits) == wanted) {
+                Some(before) => kept(before).clone(),
+                None => wanted.map(|rate| Arc::new(Limiter::new(rate, clock, untracked))),
+            }
+        };
         Self {
             limits: limits.clone(),
             exempt: limits.exempt.iter().collect(),
             blocked: limits.blocked.iter().collect(),
             connections: limits.connections_per_address,
-            unproven: limiter(limits.handshakes_per_address),
-            handshakes: limiter(limits.handshakes_per_address),
-            login_bytes: limiter(limits.login_bytes_per_address),
-            failed_logins: limiter(limits.failed_logins_per_address),
-            frames: limiter(limits.frames_per_user),
-            user_messages: limiter(limits.messages_per_user),
-            user_bytes: limiter(limits.message_bytes_per_user),
-            conversation_messages: limiter(limits.messages_per_conversation),
-            conversation_bytes: limiter(limits.message_bytes_per_conversation),
-            syncs: limiter(limits.syncs_per_user),
+            unproven: buckets(|it| it.handshakes_per_address, |it| &it.unproven),
+            handshakes: buckets(|it| it.handshakes_per_address, |it| &it.handshakes),
+            login_bytes: buckets(|it| it.login_bytes_per_address, |it| &it.login_bytes),
+            failed_logins: buckets(|it| it.failed_logins_per_address, |it| &it.failed_logins),
+            frames: buckets(|it| it.frames_per_user, |it| &it.frames),
+            user_messages: buckets(|it| it.messages_per_user, |it| &it.user_messages),
+            user_bytes: buckets(|it| it.message_bytes_per_user, |it| &it.user_bytes),
+            conversation_messages: buckets(
+                |it| it.messages_per_conversation,
+                |it| &it.conversation_messages,
+            ),
+            conversation_bytes: buckets(
+                |it| it.message_bytes_per_conversation,
+                |it| &it.conversation_bytes,
+            ),
+            syncs: buckets(|it| it.syncs_per_user, |it| &it.syncs),
         }
     }
 }
 
-fn take(limiter: &Option<Limiter>, key: u64, amount: usize) -> Result<(), Duration> {
-    limiter.as_ref().map_or(Ok(()), |limiter| limiter.take(key, amount))
+fn take(buckets: &Buckets, key: u64, amount: usize) -> Result<(), Duration> {
+    buckets.as_ref().map_or(Ok(()), |limiter| limiter.take(key, amount))
 }

@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+/// Length of the prefix of IPv6 under which IPv4 addresses are embedded (RFC 4291, section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
 /// Some networks of either family. A look-up takes one step for each length of prefix in it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Networks {
@@ -39,6 +42,21 @@ impl<'a> FromIterator<&'a IpNet> for Networks {
     }
 }
 
+/// The network as addresses are looked up in it: without bits beyond its prefix, and as IPv4 where
+/// IPv6 has it embedded (`::ffff:10.0.0.0/104`), which is how a socket for both tells IPv4 peers.
+pub(crate) fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network.addr().to_canonical() {
+        IpAddr::V4(v4) if network.addr().is_ipv6() => Some(v4),
+        _ => None,
+    };
+    let prefix = network.prefix_len().checked_sub(MAPPED_PREFIX);
+    mapped
+        .zip(prefix)
+        .and_then(|(v4, prefix)| IpNet::new(v4.into(), prefix).ok())
+        .unwrap_or(network)
+        .trunc()
+}
+
 /// The bits of the address that a prefix of this length covers.
 pub(super) fn network_bits(address: IpAddr, prefix: u8) -> u128 {
     let (bits, width) = match address {
@@ -69,6 +87,22 @@ mod tests {
         assert!(everybody.contain("8.8.8.8".parse().unwrap()));
         assert!(!everybody.contain("::8".parse().unwrap()));
         assert!(!Networks::default().contain("8.8.8.8".parse().unwrap()));
+    }
+
+    #[test]
+    fn embedded_networks_are_those_of_ipv4() {
+        for (given, expected) in [
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("2001:db8::1/64", "2001:db8::/64"),
+            // More than the embedded ones: of IPv6.
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(canonical(given.parse().unwrap()).to_string(), expected, "{given}");
+        }
     }
 
     /// Against the library that reads them.

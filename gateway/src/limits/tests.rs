@@ -151,8 +151,29 @@ fn networks_are_blocked_or_exempt() {
     throttle.change(&config);
     assert_eq!(judge("192.0.2.1"), Verdict::Refuse, "nothing has changed");
     throttle.change(&LimitsConfig { blocked: Vec::new(), ..config });
-    assert_eq!(judge("192.0.2.1"), Verdict::Admit, "with a new bucket");
+    assert_eq!(judge("192.0.2.1"), Verdict::Refuse, "its bucket is as empty as before");
     assert_eq!(judge("10.6.6.6"), Verdict::Admit);
+}
+
+/// Whoever has emptied a bucket gets no new one because something else is set.
+#[test]
+fn a_change_fills_the_buckets_of_what_it_changes_and_no_others() {
+    let rate = |amount| Some(Rate::per_second(amount, 1));
+    let before = LimitsConfig { messages_per_user: rate(1), syncs_per_user: rate(1), ..limits() };
+    let (throttle, clock) = throttle(&before);
+    let eve = user("eve");
+    let both = || (throttle.message(&eve, 1).is_ok(), throttle.sync(&eve).is_ok());
+    assert_eq!((both(), both()), ((true, true), (false, false)));
+    let faster = LimitsConfig { messages_per_user: rate(2), ..before };
+    throttle.change(&faster);
+    assert_eq!((both(), both()), ((true, false), (false, false)));
+    let off = LimitsConfig { messages_per_user: None, ..faster.clone() };
+    throttle.change(&off);
+    assert_eq!((both(), both()), ((true, false), (true, false)));
+    throttle.change(&faster);
+    assert_eq!((both(), both()), ((true, false), (false, false)));
+    clock.advance(SECOND);
+    assert_eq!(both(), (true, true));
 }
 
 #[test]

@@ -15,6 +15,20 @@ async fn refused(gateway: &Gateway, user: &str) -> u64 {
     raw.closed().await
 }
 
+/// `skein_limit_hits_total` of those who are shut out.
+fn blocked_hits(api: &Api) -> u64 {
+    let metrics = api.get("/metrics");
+    let series = "skein_limit_hits_total{limit=\"blocked\"} ";
+    metrics
+        .as_str()
+        .unwrap()
+        .lines()
+        .find_map(|line| line.strip_prefix(series))
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn a_blocked_user_is_out_and_stays_out_over_a_restart() {
     let dir = tempdir().unwrap();
@@ -31,6 +45,7 @@ async fn a_blocked_user_is_out_and_stays_out_over_a_restart() {
     assert_eq!(api.get("/v1/sessions/count?user=mallory")["count"], 0);
     until("one session", || api.get("/v1/status")["sessions"] == 1).await;
     assert_eq!(api.get("/v1/status")["blocks_refused"], 1);
+    assert_eq!(blocked_hits(&api), 1);
     drop(gateway);
 
     let gateway = Gateway::start(dir.path(), &options());
@@ -60,6 +75,7 @@ async fn a_blocked_address_is_out_for_as_long_as_it_was_said() {
     let endpoint = endpoint(dir.path(), skein_protocol::ALPN);
     let connection = endpoint.connect(gateway.address, "localhost").unwrap().await.unwrap();
     assert_eq!(close_code(&lost(&connection).await), BLOCKED);
+    assert_eq!(blocked_hits(&api), 1);
     // Its time comes to an end by itself.
     until("the block is over", || api.get("/v1/blocks")["blocks"].as_array().unwrap().is_empty())
         .await;

@@ -63,7 +63,7 @@ async fn a_drain_sends_sessions_away_one_after_the_other() {
 #[tokio::test]
 async fn a_drain_that_is_taken_back_sends_nobody_else_away() {
     let dir = tempdir().unwrap();
-    let gateway = Gateway::start(dir.path(), &options());
+    let gateway = Gateway::start(dir.path(), &options().env("SKEIN_LOG", "info"));
     let api = Api::of(&gateway);
     let mut sessions = Vec::new();
     for n in 0..10 {
@@ -86,7 +86,9 @@ async fn a_drain_that_is_taken_back_sends_nobody_else_away() {
     }
     // A stop that was asked for is not taken back.
     gateway.ask_to_stop();
-    crate::until("stopping", || api.get("/v1/drain")["draining"] == true).await;
-    api.delete("/v1/drain");
+    crate::until("stopping", || gateway.log().contains("draining sessions=")).await;
+    assert_eq!(api.delete("/v1/drain")["draining"], true);
+    assert_eq!(gateway.log().matches("logins are accepted again").count(), 1);
+    assert!(gateway.log().contains("logins are still refused: the gateway is stopping"));
     assert!(sessions.remove(0).closed().await > 0);
 }

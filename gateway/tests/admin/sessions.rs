@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tempfile::tempdir;
 
 use crate::api::Api;
 use crate::support::process::Gateway;
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, endpoint_with, tls};
 use crate::{login, options, until};
 
 fn names(page: &Value) -> Vec<String> {
@@ -216,6 +217,35 @@ async fn a_notice_reaches_everybody_or_one_user() {
         assert_eq!(api.call("POST", "/v1/notice", Some(&json!({ "text": wrong }))).0, 400);
     }
     stranger.enter(&gateway.token("carol"), "phone").await;
+}
+
+#[tokio::test]
+async fn whoever_reads_too_slowly_for_a_notice_is_not_counted_as_told() {
+    let dir = tempdir().unwrap();
+    let options = options()
+        .env("SKEIN_LIMITS__MAX_FRAME_BYTES", "8KiB")
+        .env("SKEIN_LIMITS__MAX_PAYLOAD_BYTES", "4KiB")
+        .env("SKEIN_LIMITS__MAX_UNACKED_SENDS", 16)
+        .env("SKEIN_LIMITS__OUTBOX_BYTES", "16KiB");
+    let gateway = Gateway::start(dir.path(), &options);
+    let api = Api::of(&gateway);
+    let mut alice = login(&gateway, "alice", "phone").await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.receive_window(4096u32.into()).stream_receive_window(4096u32.into());
+    let tls = tls(dir.path(), &[skein_protocol::ALPN]);
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let endpoint = endpoint_with(Arc::new(crypto), transport);
+    let mut slow = Raw::connect_from(endpoint, gateway.address).await;
+    slow.enter(&gateway.token("slow"), "phone").await;
+    // Until a push has no room any more, which is smaller than the notice.
+    for n in 0..100 {
+        alice.message("slow", &format!("m{n}"), &"x".repeat(500)).await;
+        alice.ack().await;
+    }
+    until("one is behind", || api.get("/v1/sessions/count?behind=true")["count"] == 1).await;
+    let told = api.post("/v1/notice", json!({ "text": "x".repeat(1024) }));
+    assert_eq!(told["told"], 1);
+    assert_eq!(api.post("/v1/kick", json!({ "user": "slow" }))["kicked"], 1);
 }
 
 #[tokio::test]
