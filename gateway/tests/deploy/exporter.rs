@@ -2,11 +2,11 @@
 //! which kind, with which labels and values.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use skein_storage::MetricsVisitor;
+
+use crate::support::http::get;
 
 /// How a sample may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,9 @@ pub(crate) struct Exported {
 impl Exported {
     /// Of the gateway whose admin listener is there.
     pub(crate) fn of(admin: SocketAddr) -> Self {
-        Self::parse(&get(admin, "/metrics")).unwrap()
+        let answer = get(admin, "/metrics");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Self::parse(&answer.body).unwrap()
     }
 
     /// Of an exposition in OpenMetrics text.
@@ -127,20 +129,6 @@ impl MetricsVisitor for Exported {
         self.insert(format!("skein_{name}_sum"), Kind::Counter, &[]);
         self.insert(format!("skein_{name}_count"), Kind::Counter, &[]);
     }
-}
-
-/// The body of an answer with status 200.
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    assert!(!head.to_lowercase().contains("transfer-encoding: chunked"), "{head}");
-    body.to_owned()
 }
 
 #[test]

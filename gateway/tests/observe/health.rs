@@ -1,7 +1,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::http::get;
+use crate::support::http::get;
 use crate::support::process::{Gateway, Options, skein};
 use crate::support::raw::Raw;
 

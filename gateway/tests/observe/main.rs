@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod health;
-mod http;
 mod lint;
 mod metrics;
 #[path = "../support/mod.rs"]

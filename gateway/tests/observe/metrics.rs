@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use skein_gateway::observe::reference_page;
 
-use crate::http::get;
 use crate::lint::{Metric, lint, parse};
+use crate::support::http::get;
 use crate::support::process::{Gateway, Options};
 use crate::support::raw::Raw;
 

@@ -12,7 +12,7 @@ use prost::Message;
 use skein_protocol::ConversationId;
 use skein_protocol::wire::{self, client_frame};
 
-use crate::http::get;
+use crate::support::http::get;
 use crate::support::process::{Gateway, Options};
 use crate::support::raw::Raw;
 
