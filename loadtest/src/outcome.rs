@@ -29,6 +29,9 @@ pub struct Outcome {
     pub started_ms: u64,
     /// Why the figures must not be believed; none: they may.
     pub reasons: Vec<Reason>,
+    /// What must be known of the figures, and does not make them wrong.
+    #[serde(default)]
+    pub notes: Vec<Note>,
     /// It was ended before its time (Ctrl-C); the figures stand for what was measured.
     pub ended_early: bool,
     /// How long the phases were in the end, in seconds.
@@ -111,6 +114,8 @@ pub enum ReasonKind {
     DroppedSchedule,
     /// A thread of the generator used nearly all of a core.
     GeneratorCpu,
+    /// A thread of the generator had to wait for a core, and the target was not the reason.
+    GeneratorStarved,
     /// This machine was short of memory.
     MemoryPressure,
     /// The kernel dropped datagrams for want of room in a socket's buffer here.
@@ -123,6 +128,23 @@ pub enum ReasonKind {
     GeneratorFailed,
     /// The ramp ended without all of its sessions, so the load was not the one that was asked for.
     RampIncomplete,
+}
+
+/// Something that must be known of a run's figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What it is about.
+    pub kind: NoteKind,
+    /// With figures, for people.
+    pub detail: String,
+}
+
+/// What notes are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// Generator and target take turns on the same cores.
+    SharedCores,
 }
 
 /// Lengths of the phases, seconds.
@@ -304,6 +326,10 @@ pub struct Health {
     pub busiest_shard: f64,
     /// Share of the second in which a shard's thread could have run and had no core: the worst one.
     pub starved_shard: f64,
+    /// Cores that programs other than this one and a target of which the process is known used, on
+    /// those cores that the two may use. Of a single second it is only about right.
+    #[serde(default)]
+    pub others_cpu: Option<f64>,
     /// How long after its end the shards had accounted for the second, in seconds.
     pub behind: f64,
     /// Datagrams that this program's sockets dropped for want of room.
@@ -411,6 +437,7 @@ impl Outcome {
             shares: vec![Share::whole(plan.id)],
             started_ms: 0,
             reasons: Vec::new(),
+            notes: Vec::new(),
             ended_early: false,
             phases: PhaseSeconds::default(),
             sessions: Sessions { planned: plan.sessions(), ..Sessions::default() },
@@ -477,6 +504,7 @@ impl Outcome {
             (None, target) => target.clone(),
         };
         self.reasons.extend(other.reasons.iter().cloned());
+        self.notes.extend(other.notes.iter().cloned());
         self.ended_early |= other.ended_early;
         self.started_ms = self.started_ms.min(other.started_ms);
         self.phases = self.phases.longest(&other.phases);
@@ -544,6 +572,11 @@ pub(crate) fn append(timeline: &mut Vec<Point>, mut point: Point, seconds: u32) 
 }
 
 impl Step {
+    /// Whether nothing breaks it.
+    pub fn is_good(&self) -> bool {
+        self.broken.is_empty()
+    }
+
     /// Adds the same step of another generator. What breaks it for one breaks it for all.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.load += other.load;
@@ -673,6 +706,8 @@ impl Health {
     fn merge(&mut self, other: &Self) {
         self.busiest_shard = self.busiest_shard.max(other.busiest_shard);
         self.starved_shard = self.starved_shard.max(other.starved_shard);
+        let others = [self.others_cpu, other.others_cpu];
+        self.others_cpu = others.into_iter().flatten().reduce(f64::max);
         self.behind = self.behind.max(other.behind);
         self.socket_drops += other.socket_drops;
         self.target_socket_drops = self.target_socket_drops.or(other.target_socket_drops);
@@ -691,7 +726,12 @@ impl Health {
     fn continues(&mut self, next: &Self, mean: impl Fn(f64, f64) -> f64) {
         let shares = (self.busiest_shard, self.starved_shard);
         let drops = [self.target_socket_drops, next.target_socket_drops];
+        let others = match (self.others_cpu, next.others_cpu) {
+            (Some(a), Some(b)) => Some(mean(a, b)),
+            (a, b) => a.or(b),
+        };
         self.merge(next);
+        self.others_cpu = others;
         self.busiest_shard = mean(shares.0, next.busiest_shard);
         self.starved_shard = mean(shares.1, next.starved_shard);
         self.target_socket_drops = drops.into_iter().flatten().reduce(|a, b| a + b);

@@ -64,6 +64,7 @@ pub struct Plan {
 /// From where on a generator is itself the limit, so that its figures say nothing of the target.
 /// Others are not for a plan to choose: see `health`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bounds {
     /// Share of what was begun that may be late, 0 to 1. With more the load was another than the one
     /// that was asked for.
@@ -71,11 +72,14 @@ pub struct Bounds {
     /// Share of a core that a shard's thread may use over the measured phase, 0 to 1. Beyond it
     /// whatever arrives waits for the generator.
     pub shard_cpu: f64,
+    /// Share of the measured phase for which a shard's thread may wait for a core, 0 to 1. Beyond it
+    /// latencies are those of the generator's machine, unless the target shares its cores.
+    pub shard_wait: f64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { late: 0.01, shard_cpu: 0.95 }
+        Self { late: 0.01, shard_cpu: 0.95, shard_wait: 0.1 }
     }
 }
 

@@ -65,6 +65,7 @@ fn run(scenario: &str, agents: &[&str], report: &Path, more: &[&str]) -> Command
     command.arg(skein()).arg("--agents").arg(agents.join(",")).arg("--report").arg(report);
     command.args(["--warm-up", "500ms", "--settle", "0s"]);
     command.args(["--late-after", "5s", "--drop-after", "30s", "--max-thread-cpu", "100%"]);
+    command.args(["--max-thread-wait", "100%"]);
     command.args(more);
     for (flag, value) in [("--pairs", "9"), ("--shards", "1")] {
         if !more.contains(&flag) {

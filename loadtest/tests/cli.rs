@@ -202,6 +202,8 @@ fn trial(report: &Path, more: &[&str]) -> Command {
         "0s",
         "--shards",
         "1",
+        "--max-thread-wait",
+        "100%",
         "--report",
         &report,
     ];

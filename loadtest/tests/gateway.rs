@@ -35,6 +35,7 @@ fn plan(work: Work, set: &[(&str, &str)]) -> (Gateway, Plan) {
     // A busy machine may hold this program up; what is tested is not its speed.
     plan.late_after = Duration::from_secs(5);
     plan.drop_after = Duration::from_secs(30);
+    plan.bounds.shard_wait = 1.0;
     plan.shards = 2;
     let fleet =
         Fleet { name: "all".into(), work, connect_rate: 200.0, manners: Manners::default() };

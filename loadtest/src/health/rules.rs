@@ -1,8 +1,9 @@
 //! What makes a run invalid. Each rule is about the generator, never about the target: a slow target
 //! is a finding, a slow generator is none.
 
-use crate::outcome::{Health, Phase, Point, Reason, ReasonKind};
-use crate::plan::{Bounds, Plan};
+use super::cores::{Starved, percent};
+use crate::outcome::{Health, Note, NoteKind, Phase, Point, Reason, ReasonKind};
+use crate::plan::Plan;
 use crate::record::Recording;
 
 /// Datagrams that this program's sockets may drop, among those that came in on this machine. Each one
@@ -33,8 +34,10 @@ pub struct Evidence<'a> {
     pub measured: &'a Recording,
     /// The whole run.
     pub points: &'a [Point],
-    /// What [`busy_stretches`] finds in them.
+    /// What [`busy_stretches`](super::busy_stretches) finds in them.
     pub busy: &'a [Option<(f64, String)>],
+    /// What [`starved_stretches`](super::starved_stretches) finds in them.
+    pub starved: &'a [Option<Starved>],
     /// Of a ramp: which of its measured stretches were good, in their order. Figures come from those
     /// alone.
     pub good: &'a [bool],
@@ -57,6 +60,7 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
         late(evidence.measured, evidence.plan),
         standstill(&measured, evidence.plan),
         processor(evidence),
+        starved(evidence),
         sockets(&measured),
         memory(evidence.points),
         swapping(&measured),
@@ -64,6 +68,27 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
         ports(evidence.not_begun),
     ];
     found.into_iter().flatten().collect()
+}
+
+/// What a reader of the figures must know, and what does not make them wrong.
+pub fn notes(evidence: &Evidence<'_>) -> Vec<Note> {
+    let shared = evidence.counted(evidence.starved).filter(|one| one.is_shared);
+    let worst = shared.max_by(|a, b| a.waited.total_cmp(&b.waited));
+    worst
+        .map(|worst| Note { kind: NoteKind::SharedCores, detail: worst.detail.clone() })
+        .into_iter()
+        .collect()
+}
+
+impl Evidence<'_> {
+    /// What was found in stretches whose figures count: all of them in most runs, the good steps of
+    /// a ramp.
+    fn counted<'a, T>(&self, stretches: &'a [Option<T>]) -> impl Iterator<Item = &'a T> {
+        let good = self.good;
+        let counts = move |at: usize| !good.contains(&true) || good.get(at) == Some(&true);
+        let counted = stretches.iter().enumerate().filter(move |(at, _)| counts(*at));
+        counted.filter_map(|(_, found)| found.as_ref())
+    }
 }
 
 fn reason(kind: ReasonKind, detail: String) -> Option<Reason> {
@@ -112,44 +137,16 @@ fn standstill(measured: &[&Health], plan: &Plan) -> Option<Reason> {
     reason(ReasonKind::LateSchedule, detail)
 }
 
-/// Of the stretches whose figures count: all of them in most runs, the good steps of a ramp.
 fn processor(evidence: &Evidence<'_>) -> Option<Reason> {
-    let good = evidence.good;
-    let counts = |at: usize| !good.contains(&true) || good.get(at) == Some(&true);
-    let counted = evidence.busy.iter().enumerate().filter(|(at, _)| counts(*at));
-    let busy = counted.filter_map(|(_, busy)| busy.as_ref());
+    let busy = evidence.counted(evidence.busy);
     let worst = busy.max_by(|a, b| a.0.total_cmp(&b.0))?;
     reason(ReasonKind::GeneratorCpu, worst.1.clone())
 }
 
-/// For each stretch of measured seconds (one in most runs, a step each in a ramp) in which a thread
-/// of the generator was too busy: how busy, and that in words.
-pub fn busy_stretches(points: &[Point], bounds: &Bounds) -> Vec<Option<(f64, String)>> {
-    let stretches = points.chunk_by(|a, b| a.phase == b.phase);
-    let measured = stretches.filter(|one| one[0].phase == Phase::Measured);
-    let mean = |stretch: &[Point], part: fn(&Health) -> f64| {
-        let weight = |point: &Point| f64::from(point.seconds.max(1));
-        let sum: f64 = stretch.iter().map(|point| part(&point.health) * weight(point)).sum();
-        sum / stretch.iter().map(weight).sum::<f64>()
-    };
-    let judged = measured.map(|one| {
-        let busiest = mean(one, |health| health.busiest_shard);
-        let starved = mean(one, |health| health.starved_shard);
-        (busiest > bounds.shard_cpu).then(|| {
-            let waited = match starved > 0.05 {
-                true => format!(" (and one waited for a core {} of the time)", percent(starved)),
-                false => String::new(),
-            };
-            let (used, limit) = (percent(busiest), percent(bounds.shard_cpu));
-            (
-                busiest,
-                format!(
-                    "a thread of the generator used {used} of a core; {limit} is the limit{waited}"
-                ),
-            )
-        })
-    });
-    judged.collect()
+fn starved(evidence: &Evidence<'_>) -> Option<Reason> {
+    let starved = evidence.counted(evidence.starved).filter(|one| !one.is_shared);
+    let worst = starved.max_by(|a, b| a.waited.total_cmp(&b.waited))?;
+    reason(ReasonKind::GeneratorStarved, worst.detail.clone())
 }
 
 fn sockets(measured: &[&Health]) -> Option<Reason> {
@@ -212,22 +209,20 @@ fn ports(not_begun: u64) -> Option<Reason> {
     reason(ReasonKind::Limits, detail)
 }
 
-fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    match percent < 10.0 {
-        true => format!("{} %", (percent * 10.0).round() / 10.0),
-        false => format!("{percent:.0} %"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::cores::{Place, busy_stretches, starved_stretches};
     use super::*;
     use crate::operation::Operation;
     use crate::sample;
 
     /// Reasons of a good run of 10 measured seconds that something was done to.
     fn with(change: impl FnOnce(&mut Case)) -> Vec<ReasonKind> {
+        found(change).0
+    }
+
+    /// The same, and notes.
+    fn found(change: impl FnOnce(&mut Case)) -> (Vec<ReasonKind>, Vec<NoteKind>) {
         let health = Health {
             busiest_shard: 0.4,
             udp_received: 10_000,
@@ -248,6 +243,7 @@ mod tests {
             measured,
             points: (0..12).map(point).collect(),
             good: Vec::new(),
+            target: Place::Elsewhere,
             not_begun: 0,
         };
         change(&mut case);
@@ -256,13 +252,19 @@ mod tests {
             measured: &case.measured,
             points: &case.points,
             busy: &busy_stretches(&case.points, &case.plan.bounds),
+            starved: &starved_stretches(&case.points, &case.plan.bounds, case.target),
             good: &case.good,
             not_begun: case.not_begun,
             max_files: Some(1024),
         };
         let found = reasons(&evidence);
         assert!(found.iter().all(|reason| !reason.detail.is_empty()));
-        found.into_iter().map(|reason| reason.kind).collect()
+        let notes = notes(&evidence);
+        assert!(notes.iter().all(|note| !note.detail.is_empty()));
+        (
+            found.into_iter().map(|reason| reason.kind).collect(),
+            notes.into_iter().map(|note| note.kind).collect(),
+        )
     }
 
     struct Case {
@@ -270,6 +272,7 @@ mod tests {
         measured: Recording,
         points: Vec<Point>,
         good: Vec<bool>,
+        target: Place,
         not_begun: u64,
     }
 
@@ -335,6 +338,36 @@ mod tests {
             case.plan.bounds.shard_cpu = 0.98;
         });
         assert_eq!(allowed, []);
+    }
+
+    #[test]
+    fn a_starved_thread_is_a_reason_or_a_note() {
+        let starved = |target, others, good: &'static [bool]| {
+            found(move |case| {
+                // A ramp of two steps, the second one starved.
+                case.points[6].phase = Phase::WarmUp;
+                for point in &mut case.points[7..] {
+                    (point.health.starved_shard, point.health.others_cpu) = (0.23, Some(others));
+                }
+                (case.target, case.good) = (target, good.to_vec());
+            })
+        };
+        let invalid = (vec![ReasonKind::GeneratorStarved], vec![]);
+        let noted = (vec![], vec![NoteKind::SharedCores]);
+        assert_eq!(starved(Place::Here, 0.85, &[]), invalid);
+        assert_eq!(starved(Place::Here, 0.02, &[]), noted);
+        assert_eq!(starved(Place::Elsewhere, 0.02, &[]), invalid);
+        assert_eq!(starved(Place::Here, 0.85, &[true, true]), invalid);
+        assert_eq!(starved(Place::Here, 0.02, &[true, true]), noted);
+        for others in [0.02, 0.85] {
+            assert_eq!(starved(Place::Here, others, &[true, false]), (vec![], vec![]));
+        }
+        assert_eq!(starved(Place::Here, 0.85, &[false, false]), invalid, "no figures are good");
+        let allowed = found(|case| {
+            case.points.iter_mut().for_each(|point| point.health.starved_shard = 0.23);
+            case.plan.bounds.shard_wait = 0.3;
+        });
+        assert_eq!(allowed, (vec![], vec![]));
     }
 
     #[test]

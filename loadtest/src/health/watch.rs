@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::counters::{self, Memory, ThreadTime, Udp};
-use crate::clock::{self, Nanos};
+use super::cpu::Times;
+use crate::clock::{self, Nanos, SECOND};
 use crate::outcome::Health;
 
 /// Looks once a second, and says what has happened since it looked last.
@@ -14,6 +15,7 @@ pub struct Watch {
     at: Nanos,
     udp: Udp,
     threads: BTreeMap<u32, ThreadTime>,
+    times: Option<Times>,
     drops: BTreeMap<u64, u64>,
     target: Option<(u32, BTreeMap<u64, u64>)>,
     swapped: u64,
@@ -33,6 +35,7 @@ impl Watch {
             at: clock::now(),
             udp: Udp::default(),
             threads: BTreeMap::new(),
+            times: None,
             drops: BTreeMap::new(),
             target: None,
             swapped: 0,
@@ -53,6 +56,7 @@ impl Watch {
         let health = Health {
             busiest_shard: busiest,
             starved_shard: starved,
+            others_cpu: self.others(target, passed / SECOND as f64),
             behind: 0.0,
             socket_drops: risen(&self.drops, &drops),
             target_socket_drops: self.target_drops(target),
@@ -82,6 +86,12 @@ impl Watch {
         let shares = (most(|time| time.ran), most(|time| time.waited));
         self.threads = threads;
         shares
+    }
+
+    fn others(&mut self, target: Option<u32>, seconds: f64) -> Option<f64> {
+        let now = Times::look(&self.root, target);
+        let before = std::mem::replace(&mut self.times, now);
+        self.times.as_ref()?.others_since(before.as_ref()?, seconds)
     }
 
     fn target_drops(&mut self, target: Option<u32>) -> Option<u64> {

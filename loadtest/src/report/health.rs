@@ -32,6 +32,11 @@ pub struct HealthSummary {
     pub busiest_thread: f64,
     /// Share of the time in which a thread of it could have run and had no core, mean.
     pub starved_thread: f64,
+    /// Cores that programs other than the generator and a gateway beside it used, of those that the
+    /// two may use, mean; null where the system does not say. A gateway of which the process is not
+    /// known counts among the others.
+    #[serde(default)]
+    pub other_programs_cores: Option<f64>,
     /// Longest time by which its account of a second was late, seconds.
     pub standstill_seconds: f64,
     /// Datagrams that its sockets dropped for want of room.
@@ -76,9 +81,15 @@ impl HealthSummary {
             let parts = measured.iter().map(|one| part(&one.health) * f64::from(one.seconds));
             parts.sum::<f64>() / seconds.max(1.0)
         };
+        let others = measured.iter().filter_map(|one| {
+            let seconds = f64::from(one.seconds);
+            Some((one.health.others_cpu? * seconds, seconds))
+        });
+        let others = others.reduce(|a, b| (a.0 + b.0, a.1 + b.1));
         Self {
             busiest_thread: mean(|health| health.busiest_shard),
             starved_thread: mean(|health| health.starved_shard),
+            other_programs_cores: others.map(|(used, seconds)| used.max(0.0) / seconds.max(1.0)),
             standstill_seconds: all.iter().map(|health| health.behind).fold(0.0, f64::max),
             socket_drops: sum(|health| health.socket_drops),
             gateway_socket_drops: all

@@ -27,7 +27,7 @@ use crate::outcome::{self, Outcome};
 pub use health::{AgentSummary, HealthSummary};
 pub use knee::{Knee, Place};
 pub use summary::{
-    Latency, MarkSummary, OperationSummary, Part, PhaseLengths, Process, Reason, SCHEMA,
+    Latency, MarkSummary, Note, OperationSummary, Part, PhaseLengths, Process, Reason, SCHEMA,
     StepSummary, Summary, schema,
 };
 pub use table::table;

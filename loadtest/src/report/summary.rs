@@ -42,6 +42,9 @@ pub struct Summary {
     pub valid: bool,
     /// Why the figures must not be believed.
     pub reasons: Vec<Reason>,
+    /// What must be known of the figures, and does not make them wrong.
+    #[serde(default)]
+    pub notes: Vec<Note>,
     /// Valid, whole, every objective holds, and every message was treated as it must be.
     pub passed: bool,
     /// It was ended before its time; the figures stand for what was measured.
@@ -146,8 +149,18 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// Which rule was broken, one word of a fixed list: late_schedule, dropped_schedule,
-    /// generator_cpu, memory_pressure, socket_drops, limits, agent_lost, generator_failed,
-    /// ramp_incomplete.
+    /// generator_cpu, generator_starved, memory_pressure, socket_drops, limits, agent_lost,
+    /// generator_failed, ramp_incomplete.
+    pub kind: String,
+    /// With figures, for people.
+    pub detail: String,
+}
+
+/// Something that must be known of the figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Note {
+    /// What it is about, one word of a fixed list. shared_cores: generator and gateway take turns on
+    /// the same cores, and the latencies contain the time for which one waited for the other.
     pub kind: String,
     /// With figures, for people.
     pub detail: String,
@@ -302,6 +315,7 @@ impl Summary {
             started: rfc3339(outcome.started_ms),
             valid: outcome.valid(),
             reasons: outcome.reasons.iter().map(Reason::new).collect(),
+            notes: outcome.notes.iter().map(Note::new).collect(),
             passed,
             ended_early: outcome.ended_early,
             objectives,
@@ -409,11 +423,20 @@ impl Summary {
 
 impl Reason {
     fn new(reason: &crate::outcome::Reason) -> Self {
-        // The word that serde has for it.
-        let kind = serde_json::to_value(reason.kind).ok();
-        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
-        Self { kind, detail: reason.detail.clone() }
+        Self { kind: word(reason.kind), detail: reason.detail.clone() }
     }
+}
+
+impl Note {
+    fn new(note: &crate::outcome::Note) -> Self {
+        Self { kind: word(note.kind), detail: note.detail.clone() }
+    }
+}
+
+/// The word that serde has for a kind.
+fn word(kind: impl Serialize) -> String {
+    let kind = serde_json::to_value(kind).ok();
+    kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().to_owned()
 }
 
 impl Process {

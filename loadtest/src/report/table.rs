@@ -55,6 +55,9 @@ pub fn table(summary: &Summary) -> String {
     for reason in &summary.reasons {
         let _ = writeln!(text, "INVALID {}: {}", reason.kind, reason.detail);
     }
+    for note in &summary.notes {
+        let _ = writeln!(text, "NOTE {}: {}", note.kind, note.detail);
+    }
     let _ = writeln!(text, "\n{}", verdict(summary));
     text
 }

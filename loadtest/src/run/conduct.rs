@@ -17,9 +17,11 @@ use super::{Hooks, Shared, Stage, lock, reason};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::doctor::Machine;
 use crate::environment::Environment;
-use crate::health::{self, Evidence, Target, Watch};
+use crate::health::{self, Evidence, Place, Target, Watch};
 use crate::operation::Failure;
-use crate::outcome::{Mark, Outcome, Phase, PhaseSeconds, ReasonKind, SCHEMA, Step, Throughput};
+use crate::outcome::{
+    Mark, Note, Outcome, Phase, PhaseSeconds, ReasonKind, SCHEMA, Step, Throughput,
+};
 use crate::plan::{Plan, Work};
 use crate::process::Usage;
 use crate::share::Share;
@@ -53,6 +55,7 @@ pub(super) struct Conductor {
     pub(super) marks: Vec<Mark>,
     pub(super) phases: PhaseSeconds,
     pub(super) steps: Vec<Step>,
+    notes: Vec<Note>,
     /// What is measured, as far as that is known.
     pub(super) window: std::ops::Range<Nanos>,
     pub(super) meter: Meter,
@@ -96,6 +99,7 @@ impl Conductor {
             marks: Vec::new(),
             phases: PhaseSeconds::default(),
             steps: Vec::new(),
+            notes: Vec::new(),
             window: 0..0,
             meter: Meter::default(),
         }
@@ -303,6 +307,7 @@ impl Conductor {
             shares: vec![Share::whole(self.plan.id)],
             started_ms: self.started_ms,
             reasons: Vec::new(),
+            notes: self.notes,
             ended_early: self.shared.is_stopped(),
             phases: self.phases,
             sessions,
@@ -329,23 +334,42 @@ impl Conductor {
     fn judge(&mut self) {
         let ends = self.collected.sum().tally.ends;
         let open_files = Machine::look().open_files;
-        let good: Vec<bool> = self.steps.iter().map(|step| step.broken.is_empty()).collect();
-        let busy = health::busy_stretches(&self.collected.timeline, &self.plan.bounds);
-        for (step, busy) in self.steps.iter_mut().zip(&busy) {
+        let good: Vec<bool> = self.steps.iter().map(Step::is_good).collect();
+        let (points, bounds) = (&self.collected.timeline, &self.plan.bounds);
+        let busy = health::busy_stretches(points, bounds);
+        let starved = health::starved_stretches(points, bounds, self.place());
+        for (at, step) in self.steps.iter_mut().enumerate().filter(|(_, one)| !one.is_good()) {
             // The figures are of the steps before it; but then it says nothing of the target.
-            if let Some((_, detail)) = busy.as_ref().filter(|_| !step.broken.is_empty()) {
+            if let Some(Some((_, detail))) = busy.get(at) {
                 step.broken.push(format!("generator_cpu: {detail}"));
             }
+            if let Some(Some(starved)) = starved.get(at)
+                && !starved.is_shared
+            {
+                step.broken.push(format!("generator_starved: {}", starved.detail));
+            }
         }
-        let found = health::reasons(&Evidence {
+        let evidence = Evidence {
             plan: &self.plan,
             measured: &self.collected.measured,
             points: &self.collected.timeline,
             busy: &busy,
+            starved: &starved,
             good: &good,
             not_begun: ends.get(&Failure::CannotDial).copied().unwrap_or(0),
             max_files: open_files.and_then(|limits| limits.soft),
-        });
-        lock(&self.shared.reasons).extend(found);
+        };
+        lock(&self.shared.reasons).extend(health::reasons(&evidence));
+        self.notes = health::notes(&evidence);
+    }
+
+    /// Where the target is.
+    fn place(&self) -> Place {
+        let is_local = |address: &std::net::SocketAddr| address.ip().is_loopback();
+        match self.target() {
+            Target::Process(_) => Place::Here,
+            _ if self.plan.target.addresses.iter().any(is_local) => Place::HereUnknown,
+            _ => Place::Elsewhere,
+        }
     }
 }

@@ -45,7 +45,11 @@ impl Scenario {
             max_connecting: generator.max_connecting as usize,
             tickets: self.program == Program::Storm && self.load.tickets,
             seed: generator.seed,
-            bounds: Bounds { late: generator.max_late, shard_cpu: generator.max_thread_cpu },
+            bounds: Bounds {
+                late: generator.max_late,
+                shard_cpu: generator.max_thread_cpu,
+                shard_wait: generator.max_thread_wait,
+            },
             ..Plan::new(self.name(), target, identity)
         };
         match &plan.identity.credentials {

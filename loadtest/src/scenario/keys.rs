@@ -236,6 +236,9 @@ settings! {
         /// Share of a core that a thread of this program may use while it is measured. With more
         /// the run is invalid: it is about this program.
         max_thread_cpu("generator.max_thread_cpu", "max-thread-cpu", ALL): f64 = 0.95, share();
+        /// Share of the measured time for which a thread of this program may wait for a core. With
+        /// more the run is invalid, unless the gateway on the same cores is the reason. 1: any.
+        max_thread_wait("generator.max_thread_wait", "max-thread-wait", ALL): f64 = 0.1, share();
         /// Of everything that is drawn: arrivals, think times, sizes, who is slow.
         seed("generator.seed", "seed", ALL): u64 = 1, whole("NUMBER", 0, i64::MAX as u64);
     }

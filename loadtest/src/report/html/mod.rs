@@ -79,6 +79,9 @@ fn head(outcome: &Outcome, summary: &Summary) -> Markup {
             @for reason in &summary.reasons {
                 p.reason { strong { (reason.kind.replace('_', " ")) } ": " (reason.detail) }
             }
+            @for note in &summary.notes {
+                p.reason { strong { (note.kind.replace('_', " ")) } ": " (note.detail) }
+            }
         }
     }
 }
@@ -364,6 +367,10 @@ fn machine(health: &HealthSummary) -> Vec<(&'static str, String)> {
     vec![
         ("generator: busiest thread", percent(health.busiest_thread)),
         ("generator: a thread waited for a core", percent(health.starved_thread)),
+        (
+            "other programs, on the same cores",
+            health.other_programs_cores.map_or_else(|| "-".into(), percent),
+        ),
         ("generator: longest standstill", format!("{:.1} s", health.standstill_seconds)),
         ("generator: datagrams dropped at its sockets", health.socket_drops.to_string()),
         (
