@@ -14,7 +14,7 @@ pub enum Exit {
     /// The command line or the scenario is wrong. Nothing was started.
     Usage = 2,
     /// The figures are good, and they are not good enough: an objective is missed, or messages were
-    /// lost, duplicated, reordered or corrupted.
+    /// lost, duplicated, reordered or corrupted, or an operation failed too often.
     ObjectiveMissed = 3,
     /// The figures are not to be trusted: the generator itself was the limit, or died in part.
     Invalid = 4,
@@ -31,7 +31,8 @@ Exit status:
   1    could not run: target not reached, token or version refused, file not readable;
        doctor: this machine falls short of what is needed
   2    the command line or the scenario is wrong; nothing was started
-  3    an objective is missed, or messages were lost, duplicated, reordered or corrupted
+  3    an objective is missed, messages were lost, duplicated, reordered or corrupted, or an
+       operation failed too often
   4    the run is invalid: the generator itself was the limit; the report says why;
        compare: one of the runs is invalid or was ended early
   5    compare: worse than the baseline by more than the tolerance

@@ -175,6 +175,14 @@ impl Objective {
         }
     }
 
+    /// Whether it says how often an operation may fail.
+    pub fn is_about_failures_of(&self, operation: Operation) -> bool {
+        let Quantity::Tally(Tally::Errors | Tally::ErrorRate, about) = self.quantity else {
+            return false;
+        };
+        about.is_none_or(|about| about == operation)
+    }
+
     /// Whether it holds in a finished run.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
         let measured = match self.quantity {

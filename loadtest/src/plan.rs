@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::share::RunId;
+use crate::verify::MIN_PAYLOAD;
 
 /// Everything about one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -537,6 +538,15 @@ impl Work {
             Self::Chat { traffic, .. } | Self::Group { traffic, .. } => Some(traffic),
             _ => None,
         }
+    }
+
+    /// Longest payload that it writes at any time, bytes; 0: it writes nothing.
+    pub fn longest_payload(&self) -> usize {
+        let lengths = match self {
+            Self::Sync { payload_bytes, .. } => Some(payload_bytes),
+            work => work.traffic().map(|traffic| &traffic.payload_bytes),
+        };
+        lengths.map_or(0, |lengths| (*lengths.end() as usize).max(MIN_PAYLOAD))
     }
 
     /// See [`traffic`](Self::traffic).

@@ -59,6 +59,17 @@ pub struct OperationRecord {
     pub dropped: u64,
     /// Took longer than [`HIGHEST_US`]; in the histograms as that.
     pub beyond: u64,
+    /// Successes of sessions that read slowly or were away: what they took says nothing of the
+    /// target. In [`count`](Self::count), and not in the histograms.
+    #[serde(default)]
+    pub untimed: u64,
+    /// Held back by the window: due while as many messages of the session were unanswered as the
+    /// gateway allows. Response times contain the wait, service times do not.
+    #[serde(default)]
+    pub held_back: u64,
+    /// The longest of these waits, from when it was due, microseconds.
+    #[serde(default)]
+    pub held_back_longest_us: u64,
 }
 
 impl Default for OperationRecord {
@@ -70,6 +81,9 @@ impl Default for OperationRecord {
             late: 0,
             dropped: 0,
             beyond: 0,
+            untimed: 0,
+            held_back: 0,
+            held_back_longest_us: 0,
         }
     }
 }
@@ -77,7 +91,7 @@ impl Default for OperationRecord {
 impl OperationRecord {
     /// Successes.
     pub fn count(&self) -> u64 {
-        self.response.len()
+        self.response.len() + self.untimed
     }
 
     /// Failures of all kinds.
@@ -106,6 +120,9 @@ impl OperationRecord {
         self.late += other.late;
         self.dropped += other.dropped;
         self.beyond += other.beyond;
+        self.untimed += other.untimed;
+        self.held_back += other.held_back;
+        self.held_back_longest_us = self.held_back_longest_us.max(other.held_back_longest_us);
     }
 }
 
@@ -127,6 +144,18 @@ impl Recording {
         record.response.saturating_record(response_us.clamp(LOWEST_US, HIGHEST_US));
         record.service.saturating_record(service_us.clamp(LOWEST_US, HIGHEST_US));
         record.beyond += u64::from(response_us > HIGHEST_US);
+    }
+
+    /// A success of which the time says nothing.
+    pub fn untimed(&mut self, operation: Operation) {
+        self.of(operation).untimed += 1;
+    }
+
+    /// The window held something back for so many microseconds.
+    pub fn held_back(&mut self, operation: Operation, us: u64) {
+        let record = self.of(operation);
+        record.held_back += 1;
+        record.held_back_longest_us = record.held_back_longest_us.max(us);
     }
 
     /// A failure.
@@ -185,6 +214,8 @@ mod tests {
         Failure(Operation, Failure),
         Late(Operation),
         Dropped(Operation, u64),
+        Untimed(Operation),
+        HeldBack(Operation, u64),
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
@@ -195,6 +226,8 @@ mod tests {
             (operation(), 0u32..100).prop_map(|(o, code)| Entry::Failure(o, Failure::Code(code))),
             operation().prop_map(Entry::Late),
             (operation(), 0u64..5).prop_map(|(operation, n)| Entry::Dropped(operation, n)),
+            operation().prop_map(Entry::Untimed),
+            (operation(), 0u64..1000).prop_map(|(operation, us)| Entry::HeldBack(operation, us)),
         ]
     }
 
@@ -206,6 +239,8 @@ mod tests {
                 Entry::Failure(operation, failure) => recording.failure(operation, failure),
                 Entry::Late(operation) => recording.late(operation),
                 Entry::Dropped(operation, count) => recording.dropped(operation, count),
+                Entry::Untimed(operation) => recording.untimed(operation),
+                Entry::HeldBack(operation, us) => recording.held_back(operation, us),
             }
         }
         recording

@@ -387,6 +387,19 @@ fn a_second_signal_ends_everything_at_once_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn messages_that_the_gateway_would_refuse_are_told_before_any_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let long = trial(&report, &["--payload-bytes", "64..100KiB"]).output().unwrap();
+    let words = ["messages of 102400 bytes", "--payload-bytes", "at most 64512 bytes"];
+    assert_ends(&long, Exit::CouldNotRun, &words);
+    assert!(!report.join("summary.json").exists());
+    let set = ["--gateway-set", "limits.max_payload_bytes=1KiB", "--payload-bytes", "1025"];
+    let long = trial(&report, &set).output().unwrap();
+    assert_ends(&long, Exit::CouldNotRun, &["messages of 1025 bytes", "at most 1024 bytes"]);
+}
+
+#[test]
 fn a_gateway_that_refuses_the_tokens_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();

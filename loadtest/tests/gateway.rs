@@ -234,10 +234,33 @@ fn bad_manners_are_part_of_the_plan() {
     // All that was written has come, in order, to slow ones as well.
     let found = outcome.correctness;
     assert_eq!((found.acked, found.delivered), (found.sent, found.sent));
-    // Their times say nothing of the gateway.
-    let told = count(&outcome, Operation::Deliver);
-    assert!(told > 0 && told < count(&outcome, Operation::SendAck), "{told}");
+    // Their times say nothing of the gateway: each is one of a pair's messages, as writer or as
+    // receiver, and is counted without its time.
+    let sends = outcome.measured.get(Operation::SendAck).unwrap();
+    let arrivals = outcome.measured.get(Operation::Deliver).unwrap();
+    assert_eq!(sends.count(), arrivals.count());
+    for record in [sends, arrivals] {
+        let timed = record.response.len();
+        assert!(timed > 0 && record.untimed > 0, "{timed} and {}", record.untimed);
+        assert_eq!((record.service.len(), record.count()), (timed, timed + record.untimed));
+    }
     assert!(outcome.sessions.lowest >= 40, "{}", outcome.sessions.lowest);
+}
+
+/// The last of a group's receivers, and a slow one: what it takes is its own doing.
+#[test]
+fn a_group_of_slow_sessions_has_no_times() {
+    let work = Work::Group { groups: 2, receivers: 5, traffic: traffic(20.0) };
+    let (gateway, mut plan) = plan(work, &[]);
+    plan.fleets[0].manners.slow = 1.0;
+    let outcome = run(gateway, plan);
+    assert_good(&outcome);
+    let found = outcome.correctness;
+    assert_eq!((found.acked, found.delivered), (found.sent, 5 * found.sent));
+    for operation in [Operation::SendAck, Operation::Deliver, Operation::FanOut] {
+        let record = outcome.measured.get(operation).unwrap();
+        assert!(record.untimed > 0 && record.response.is_empty(), "{operation}");
+    }
 }
 
 #[test]
@@ -329,6 +352,20 @@ fn what_cannot_work_is_said_before_any_load() {
     let error = start(wrong).unwrap_err();
     assert!(matches!(error, RunError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
+
+    for (length, fits) in [(64_512, true), (64_513, false), (16 << 20, false)] {
+        let mut long = plan.clone();
+        let load = Load::Outstanding(1);
+        let traffic = Traffic { load, payload_bytes: 64..=length };
+        long.fleets[0].work = Work::Chat { pairs: 1, both_ways: false, traffic };
+        match start(long) {
+            Ok(()) => assert!(fits, "{length}"),
+            Err(error) => {
+                assert!(!fits && matches!(error, RunError::TooLong { .. }), "{length}: {error}");
+                assert!(error.to_string().contains("at most 64512 bytes"), "{error}");
+            }
+        }
+    }
 
     let mut wrong = plan.clone();
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

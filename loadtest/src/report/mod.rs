@@ -8,6 +8,7 @@
 //! outcome.json        everything, histograms included: what `merge` adds up
 //! ```
 
+mod failed;
 mod health;
 mod hlog;
 mod html;

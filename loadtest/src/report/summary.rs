@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::failed::failures;
 use super::health::{AgentSummary, HealthSummary};
 use super::knee::Knee;
 use super::timeline::{Slot, Timeline};
@@ -45,8 +46,14 @@ pub struct Summary {
     /// What must be known of the figures, and does not make them wrong.
     #[serde(default)]
     pub notes: Vec<Note>,
-    /// Valid, whole, every objective holds, and every message was treated as it must be.
+    /// Valid, whole, every objective holds, every message was treated as it must be, and nothing
+    /// stands in `failures`.
     pub passed: bool,
+    /// What fails the run without an objective about it. never_succeeded: an operation was tried and
+    /// failed each time. error_rate: more than 1 % of an operation failed, and no objective states
+    /// its `errors` or `error_rate`.
+    #[serde(default)]
+    pub failures: Vec<Reason>,
     /// It was ended before its time; the figures stand for what was measured.
     pub ended_early: bool,
     /// Each objective, and whether it holds.
@@ -145,10 +152,10 @@ pub struct Summary {
     pub timeline: Timeline,
 }
 
-/// A reason not to believe the figures.
+/// A reason not to believe the figures, or for which a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
-    /// Which rule was broken, one word of a fixed list: late_schedule, dropped_schedule,
+    /// Which rule was broken, one word of a fixed list. Of those not to believe the figures: late_schedule, dropped_schedule,
     /// generator_cpu, generator_starved, memory_pressure, socket_drops, limits, agent_lost,
     /// generator_failed, ramp_incomplete.
     pub kind: String,
@@ -235,6 +242,17 @@ pub struct OperationSummary {
     pub late: u64,
     /// Never begun.
     pub dropped: u64,
+    /// Successes of sessions that read slowly or were away, whose times say nothing of the gateway.
+    /// They are in `count`, and in no time.
+    #[serde(default)]
+    pub untimed: u64,
+    /// Held back by the window: due while as many messages of the session were unanswered as the
+    /// gateway allows. Response times contain the wait, service times do not; it is not `late`.
+    #[serde(default)]
+    pub held_back: u64,
+    /// The longest of these waits, from when the message was due; null where there was none.
+    #[serde(default)]
+    pub held_back_longest_us: Option<u64>,
     /// Took longer than 60 s, and stand in the figures as 60 s.
     pub beyond: u64,
     /// Successes a second of the measured phase; null for another part.
@@ -298,6 +316,7 @@ impl Summary {
     /// # Errors
     /// A histogram of an outcome that came from elsewhere is none.
     pub fn new(outcome: &Outcome, objectives: &[Objective]) -> Result<Self, NotAHistogram> {
+        let failures = failures(outcome, objectives);
         let objectives: Vec<Verdict> =
             objectives.iter().map(|objective| objective.judge(outcome)).collect();
         let (sessions, found) = (&outcome.sessions, &outcome.correctness);
@@ -305,6 +324,7 @@ impl Summary {
         let passed = outcome.valid()
             && !outcome.ended_early
             && found.is_clean()
+            && failures.is_empty()
             && objectives.iter().all(|verdict| verdict.holds);
         Ok(Self {
             schema: SCHEMA,
@@ -317,6 +337,7 @@ impl Summary {
             reasons: outcome.reasons.iter().map(Reason::new).collect(),
             notes: outcome.notes.iter().map(Note::new).collect(),
             passed,
+            failures,
             ended_early: outcome.ended_early,
             objectives,
             planned: sessions.planned,
@@ -463,6 +484,9 @@ impl OperationSummary {
                 error_rate: 0.0,
                 late: 0,
                 dropped: 0,
+                untimed: 0,
+                held_back: 0,
+                held_back_longest_us: None,
                 beyond: 0,
                 per_second: per_second(0),
                 response: Latency::default(),
@@ -477,6 +501,9 @@ impl OperationSummary {
             error_rate: record.error_rate(),
             late: record.late,
             dropped: record.dropped,
+            untimed: record.untimed,
+            held_back: record.held_back,
+            held_back_longest_us: (record.held_back > 0).then_some(record.held_back_longest_us),
             beyond: record.beyond,
             per_second: per_second(record.count()).filter(|_| part == Part::Measured),
             response: Latency::of(&record.response),

@@ -52,6 +52,9 @@ pub fn table(summary: &Summary) -> String {
         let mark = if verdict.holds { "holds " } else { "MISSED" };
         let _ = writeln!(text, "{mark} {}: {}", verdict.objective, verdict.shown);
     }
+    for failure in &summary.failures {
+        let _ = writeln!(text, "FAILED {}: {}", failure.kind, failure.detail);
+    }
     for reason in &summary.reasons {
         let _ = writeln!(text, "INVALID {}: {}", reason.kind, reason.detail);
     }
@@ -76,8 +79,9 @@ pub(super) fn verdict(summary: &Summary) -> String {
     let faults = summary.faults().into_iter().filter(|(_, count)| *count > 0);
     let faults = faults.map(|(name, count)| format!("{count} messages {}", name.replace('_', " ")));
     let missed = summary.objectives.iter().filter(|verdict| !verdict.holds);
-    let all: Vec<String> =
-        faults.chain(missed.map(|v| format!("{} is missed", v.objective))).collect();
+    let missed = missed.map(|v| format!("{} is missed", v.objective));
+    let failures = summary.failures.iter().map(|failure| failure.detail.clone());
+    let all: Vec<String> = faults.chain(missed).chain(failures).collect();
     format!("failed: {}", all.join(", "))
 }
 
@@ -129,6 +133,15 @@ fn operations(text: &mut String, summary: &Summary) {
             figures.late,
             figures.dropped
         );
+        if let Some(longest) = figures.held_back_longest_us {
+            let (count, longest) = (figures.held_back, show_us(longest as f64));
+            let _ = writeln!(text, "    {count} held back by the window, {longest} at the longest");
+        }
+        if figures.untimed > 0 {
+            let count = figures.untimed;
+            let _ =
+                writeln!(text, "    {count} untimed, of sessions that read slowly or were away");
+        }
         for (kind, count) in &figures.error_kinds {
             let _ = writeln!(text, "    {count} x {kind}");
         }

@@ -7,7 +7,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use super::*;
 use crate::exit::Exit;
-use crate::outcome::{Reason as OutcomeReason, ReasonKind, Step};
+use crate::operation::Failure;
+use crate::outcome::{Note, NoteKind, Reason as OutcomeReason, ReasonKind, Step};
 use crate::plan::{Ladder, Rise};
 use crate::record;
 use crate::sample;
@@ -120,6 +121,66 @@ fn an_outcome_that_failed_says_so() {
     for outcome in [&faulty, &invalid, &short] {
         let found = summary(outcome, &["connected>=9999"]);
         assert!(!table(&found).contains("\npassed"), "{}", table(&found));
+    }
+}
+
+#[test]
+fn what_never_succeeds_or_fails_too_often_fails_the_run() {
+    let found = |failed: u64, count: u64, texts: &[&str]| {
+        let mut outcome = sample::chat();
+        outcome.measured = record::Recording::new();
+        (0..count).for_each(|_| outcome.measured.success(Operation::SendAck, 500, 400));
+        for _ in 0..failed {
+            outcome.measured.failure(Operation::SendAck, Failure::TimedOut);
+        }
+        let found = summary(&outcome, texts);
+        let kinds: Vec<_> = found.failures.iter().map(|one| one.kind.clone()).collect();
+        assert_eq!(found.exit() == Exit::Ok, found.passed);
+        for failure in &found.failures {
+            assert!(!found.passed && failure.detail.contains("x timed_out"), "{}", failure.detail);
+            assert!(table(&found).contains(&failure.detail));
+            assert!(html::page(&outcome, &found).contains("timed_out"));
+        }
+        kinds
+    };
+    assert!(found(10, 990, &[]).is_empty(), "1 %");
+    assert_eq!(found(11, 990, &[]), ["error_rate"]);
+    for stated in ["error_rate(send_ack)<50%", "errors(send_ack)<=11", "error_rate<50%"] {
+        assert!(found(11, 990, &[stated]).is_empty(), "{stated}");
+    }
+    for other in ["errors(login)==0", "p99(send_ack)<1s", "rate>=1"] {
+        assert_eq!(found(11, 990, &[other]), ["error_rate"], "{other}");
+    }
+    assert_eq!(found(5, 0, &["error_rate(send_ack)<=100%"]), ["never_succeeded"]);
+    // Slow sessions succeed without a time.
+    let mut outcome = sample::chat();
+    outcome.measured = record::Recording::new();
+    (0..1000).for_each(|_| outcome.measured.untimed(Operation::SendAck));
+    outcome.measured.failure(Operation::SendAck, Failure::TimedOut);
+    let slow = summary(&outcome, &[]);
+    assert_eq!((slow.operations[&Operation::SendAck].count, slow.failures.len()), (1000, 0));
+}
+
+#[test]
+fn what_the_reader_must_know_is_shown_everywhere() {
+    let mut outcome = sample::chat();
+    outcome.measured.held_back(Operation::SendAck, 52_000);
+    outcome.measured.held_back(Operation::SendAck, 7_000);
+    outcome.measured.untimed(Operation::Deliver);
+    let detail = "a thread waited 28 % of the time".to_owned();
+    outcome.notes.push(Note { kind: NoteKind::SharedCores, detail });
+    let found = summary(&outcome, &[]);
+    assert!(found.valid && found.passed);
+    let sends = &found.operations[&Operation::SendAck];
+    assert_eq!((sends.held_back, sends.held_back_longest_us), (2, Some(52_000)));
+    assert_eq!(found.operations[&Operation::Deliver].untimed, 1);
+    assert_eq!(found.operations[&Operation::Deliver].held_back_longest_us, None);
+    assert_eq!(found.notes[0].kind, "shared_cores");
+    let (text, page) = (table(&found), html::page(&outcome, &found));
+    assert!(text.contains("2 held back by the window, 52.0 ms at the longest"), "{text}");
+    assert!(text.contains("1 untimed") && text.contains("NOTE shared_cores: a thread"), "{text}");
+    for shown in ["held back", "52.0 ms", "shared cores", "are untimed"] {
+        assert!(page.contains(shown), "{shown}");
     }
 }
 

@@ -92,6 +92,20 @@ pub enum RunError {
         /// What was seen.
         why: String,
     },
+    /// The target would refuse messages of this length.
+    #[error(
+        "fleet {fleet}: messages of {payload} bytes (`load.payload_bytes`, --payload-bytes) are \
+         longer than this gateway takes: at most {most} bytes, by its `limits.max_payload_bytes` and \
+         `limits.max_frame_bytes`. Take less, or raise those"
+    )]
+    TooLong {
+        /// Of the plan.
+        fleet: String,
+        /// The longest of its payloads, bytes.
+        payload: usize,
+        /// What the target takes, bytes.
+        most: usize,
+    },
     /// The target refused the first login.
     #[error("the target refused the first login: {why}")]
     Refused {
@@ -114,7 +128,8 @@ impl Run {
         let plan = Arc::new(plan);
         let (swarm, reports) = Swarm::start(&plan)?;
         let patience = plan.answer_timeout + Duration::from_secs(2);
-        swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
+        let room = swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
+        fits(&plan, room.longest_payload())?;
         let shared = Arc::new(Shared::default());
         let begin = shared.begin();
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -163,6 +178,17 @@ fn check(plan: &Plan, hooks: &Hooks) -> Result<(), RunError> {
                 "fleet {name}: the gateway is to be restarted, and it is not ours; let this \
                  program start it (--spawn-gateway), or restart it yourself (cut = \"await\")"
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the target takes what the plan writes.
+fn fits(plan: &Plan, most: usize) -> Result<(), RunError> {
+    for fleet in &plan.fleets {
+        let payload = fleet.work.longest_payload();
+        if payload > most {
+            return Err(RunError::TooLong { fleet: fleet.name.clone(), payload, most });
         }
     }
     Ok(())

@@ -80,6 +80,16 @@ impl Book {
         self.of(intended).success(operation, response, service);
     }
 
+    /// A success of a session whose times say nothing of the target.
+    pub(super) fn untimed(&mut self, operation: Operation, intended: Nanos) {
+        self.of(intended).untimed(operation);
+    }
+
+    /// What the window held back is begun now, or given up.
+    pub(super) fn held_back(&mut self, operation: Operation, intended: Nanos, now: Nanos) {
+        self.of(intended).held_back(operation, micros_between(intended, now));
+    }
+
     /// A failure.
     pub(super) fn failure(&mut self, operation: Operation, intended: Nanos, failure: Failure) {
         self.of(intended).failure(operation, failure);

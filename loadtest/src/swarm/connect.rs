@@ -5,9 +5,9 @@ use skein_protocol::VERSION;
 use skein_protocol::wire::{self, client_frame};
 use skein_transport::{Io, VarInt};
 
-use super::Probe;
 use super::session::{Entry, Flags, NONE, State, live_stream};
 use super::shard::Shard;
+use super::{Probe, Room};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::identity::{Request, Token};
 use crate::operation::{Failure, Operation};
@@ -203,7 +203,7 @@ impl Shard {
         let Some(entry) = self.sessions[index as usize].entry.take() else { return };
         self.take_terms(welcome);
         if self.probe.is_some() {
-            return self.probed(io, index, Ok(()));
+            return self.probed(io, index, Ok(self.room()));
         }
         match entry.resume_since {
             None => self.book.success(Operation::Login, entry.connected, entry.greeted, now),
@@ -233,12 +233,18 @@ impl Shard {
         terms.epoch = welcome.store_epoch;
         if let Some(limits) = &welcome.limits {
             terms.max_unacked = limits.max_unacked_sends.max(1);
+            terms.max_payload = limits.max_payload_bytes as usize;
             terms.max_frame = (limits.max_frame_bytes as usize).clamp(FRAME_BYTES.0, FRAME_BYTES.1);
         }
     }
 
+    /// What a message may be, as far as the gateway has said.
+    pub(super) fn room(&self) -> Room {
+        Room { payload: self.terms.max_payload, frame: self.terms.max_frame }
+    }
+
     /// The answer to a probe; the books begin anew.
-    pub(super) fn probed(&mut self, io: &mut Io<'_>, index: u32, result: Result<(), Probe>) {
+    pub(super) fn probed(&mut self, io: &mut Io<'_>, index: u32, result: Result<Room, Probe>) {
         let Some(answer) = self.probe.take() else { return };
         if let Some(session) = self.sessions.get_mut(index as usize) {
             session.entry = None;

@@ -73,7 +73,7 @@ pub enum SwarmError {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Log the first session in and out again, and say how it went.
-    Probe(SyncSender<Result<(), Probe>>),
+    Probe(SyncSender<Result<Room, Probe>>),
     /// The run begins now: seconds count from here.
     Begin(Nanos),
     /// Tokens that were asked for.
@@ -107,6 +107,23 @@ pub(crate) enum CutHow {
     Close,
     /// Sessions will end by themselves, and come back as they are told to.
     Expect,
+}
+
+/// Longest messages that the target takes, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// A payload.
+    pub payload: usize,
+    /// A frame without its length prefix.
+    pub frame: usize,
+}
+
+impl Room {
+    /// The longest payload that fits, with the longest names and ids that a message can have.
+    pub(crate) fn longest_payload(self) -> usize {
+        let envelope = |payload: usize| wire::SendFrame::longest(payload) - payload;
+        self.payload.min(self.frame.saturating_sub(envelope(self.frame)))
+    }
 }
 
 /// Why the first session was not to be had.
@@ -203,8 +220,8 @@ impl Swarm {
         self.mailboxes.iter().for_each(|mailbox| send(mailbox, order()));
     }
 
-    /// Logs one session in and out.
-    pub(crate) fn probe(&self, patience: Duration) -> Result<(), Probe> {
+    /// Logs one session in and out. What a message may be, as the target says.
+    pub(crate) fn probe(&self, patience: Duration) -> Result<Room, Probe> {
         let silent = || Probe { failure: Failure::TimedOut, in_login: false, words: String::new() };
         let (sender, answer) = sync_channel(1);
         send(&self.mailboxes[0], Order::Probe(sender));

@@ -20,7 +20,7 @@ impl Shard {
                 self.probe = Some(answer);
                 match self.shares.iter().find(|share| !share.sessions.is_empty()) {
                     Some(share) => self.dial(io, share.sessions.start, now),
-                    None => self.probed(io, NONE, Ok(())),
+                    None => self.probed(io, NONE, Ok(self.room())),
                 }
             }
             Order::Begin(start) => {
@@ -99,9 +99,11 @@ impl Shard {
 
     fn finish(&mut self) {
         self.close_books();
+        let now = clock::now();
         for line in &mut self.lines {
             self.book.tally.queued -= line.backlog.len() as u64;
             for intended in line.backlog.drain(..) {
+                self.book.held_back(Operation::SendAck, intended, now);
                 self.book.failure(Operation::SendAck, intended, Failure::TimedOut);
             }
         }

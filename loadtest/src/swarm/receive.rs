@@ -145,13 +145,18 @@ impl Shard {
         let Arrival::New { times, complete } = arrival else { return };
         let session = &self.sessions[index as usize];
         let present = Nanos::from(session.since) * (SECOND / 1000) <= times.intended;
-        // Who was away, or reads once in a while, does not tell the target's time.
-        if present && !session.flags.has(Flags::SLOW) {
-            self.book.success(Operation::Deliver, times.intended, times.sent, now);
-        }
+        // Who was away, or reads once in a while, does not tell the target's time; nor does it where
+        // it is the last of many.
+        let is_timed = present && !session.flags.has(Flags::SLOW);
         let place = &self.lines[self.channels[channel as usize].line as usize];
-        if complete && place.count > 2 {
-            self.book.success(Operation::FanOut, times.intended, times.sent, now);
+        let is_last_of_many = complete && place.count > 2;
+        for operation in
+            [Operation::Deliver].into_iter().chain(is_last_of_many.then_some(Operation::FanOut))
+        {
+            match is_timed {
+                true => self.book.success(operation, times.intended, times.sent, now),
+                false => self.book.untimed(operation, times.intended),
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::book::Book;
 use super::layout::{Share, Tables};
 use super::session::{Channel, Flags, Line, Session, State, live_stream};
 use super::tickets::Tickets;
-use super::{Context, Order, Probe};
+use super::{Context, Order, Probe, Room};
 use crate::clock::{self, Nanos, SECOND, length};
 use crate::operation::{Failure, Operation};
 use crate::plan::Work;
@@ -51,6 +51,7 @@ pub(super) enum Task {
 pub(super) struct Terms {
     pub(super) heartbeat: Nanos,
     pub(super) max_frame: usize,
+    pub(super) max_payload: usize,
     pub(super) max_unacked: u32,
     pub(super) epoch: u64,
 }
@@ -75,7 +76,7 @@ pub(super) struct Shard {
     pub(super) acks_later: VecDeque<(Nanos, u32)>,
     /// Only in a run whose sessions resume with their own.
     pub(super) tickets: Option<Tickets>,
-    pub(super) probe: Option<std::sync::mpsc::SyncSender<Result<(), Probe>>>,
+    pub(super) probe: Option<std::sync::mpsc::SyncSender<Result<Room, Probe>>>,
     /// Of this shard.
     pub(super) max_connecting: u64,
     pub(super) scratch: Vec<u8>,
@@ -100,6 +101,7 @@ impl Shard {
             terms: Terms {
                 heartbeat: length(limits::DEFAULT_HEARTBEAT_INTERVAL),
                 max_frame: limits::DEFAULT_MAX_FRAME_BYTES,
+                max_payload: limits::DEFAULT_MAX_PAYLOAD_BYTES,
                 max_unacked: limits::DEFAULT_MAX_UNACKED_SENDS,
                 epoch: 0,
             },
@@ -243,6 +245,7 @@ impl Shard {
             channel.stream.give_up(forget, &mut book.ledger);
             while let Some(intended) = line.backlog.pop_front_if(|intended| *intended < before) {
                 book.tally.queued -= 1;
+                book.held_back(Operation::SendAck, intended, now);
                 expired.push(intended);
             }
             for intended in expired {

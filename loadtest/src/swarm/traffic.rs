@@ -133,6 +133,7 @@ impl Shard {
             {
                 place.backlog.pop_front();
                 self.book.tally.queued -= 1;
+                self.book.held_back(Operation::SendAck, intended, clock::now());
                 intended
             } else if share.writes
                 && place.left > 0
@@ -242,7 +243,13 @@ impl Shard {
         let stream = &mut self.channels[channel as usize].stream;
         match stream.acked(id.counter, ack.seq, &mut self.book.ledger) {
             Acked::Yes(times) => {
-                self.book.success(Operation::SendAck, times.intended, times.sent, now);
+                // Who reads once in a while does not tell the target's time.
+                match self.sessions[index as usize].flags.has(Flags::SLOW) {
+                    true => self.book.untimed(Operation::SendAck, times.intended),
+                    false => {
+                        self.book.success(Operation::SendAck, times.intended, times.sent, now);
+                    }
+                }
                 self.filled(index);
             }
             Acked::TooLate => self.filled(index),
@@ -293,6 +300,9 @@ impl Shard {
         };
         let mut failed: Vec<Nanos> = place.backlog.drain(..).collect();
         self.book.tally.queued -= failed.len() as u64;
+        for &intended in &failed {
+            self.book.held_back(Operation::SendAck, intended, clock::now());
+        }
         let stream = &mut self.channels[place.channel as usize].stream;
         let mut again = 0u32;
         stream.expire(Nanos::MAX, &mut self.book.ledger, |times| {

@@ -3,7 +3,8 @@
 //! generator must not spend on a message what a client with a screen spends.
 
 use bytes::Bytes;
-use skein_protocol::wire;
+use prost::Message as _;
+use skein_protocol::{limits, wire};
 
 /// From the gateway.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -104,6 +105,19 @@ pub(super) struct SendFrame {
     pub(super) send: Option<Send>,
 }
 
+impl SendFrame {
+    /// Length of a frame with a payload of so many bytes, if everything else is as long as it may be.
+    pub(super) fn longest(payload: usize) -> usize {
+        let zeros = |length| Bytes::from(vec![0; length]);
+        let send = Send {
+            to_user: zeros(limits::MAX_USER_ID_BYTES),
+            client_msg_id: zeros(limits::MAX_CLIENT_MSG_ID_BYTES),
+            payload: zeros(payload),
+        };
+        Self { send: Some(send) }.encoded_len()
+    }
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Send {
     #[prost(bytes = "bytes", tag = "1")]
@@ -116,9 +130,23 @@ pub(super) struct Send {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
+    use super::super::Room;
     use super::*;
+
+    #[test]
+    fn the_longest_payload_fits_a_frame_with_the_longest_names() {
+        let default = Room {
+            payload: limits::DEFAULT_MAX_PAYLOAD_BYTES,
+            frame: limits::DEFAULT_MAX_FRAME_BYTES,
+        };
+        assert_eq!(default.longest_payload(), limits::DEFAULT_MAX_PAYLOAD_BYTES);
+        for frame in [200, 4096, 16_500, 64 << 10, 16 << 20] {
+            let longest = Room { payload: usize::MAX, frame }.longest_payload();
+            let used = SendFrame::longest(longest);
+            assert!(used <= frame && frame - used < 8, "{frame}: {longest} makes {used}");
+        }
+        assert_eq!(Room { payload: 5, frame: 10 }.longest_payload(), 0);
+    }
 
     #[test]
     fn what_is_looked_at_is_where_the_protocol_has_it() {

@@ -47,6 +47,22 @@ fn a_fixed_delay_is_what_is_reported() {
     assert_says_when_it_is_late(&outcome, &truth);
 }
 
+/// A writer with one message under way to a target that takes 100 ms for each, and a message due every
+/// 50 ms: every one but the first is held back, for longer and longer.
+#[test]
+fn what_the_window_holds_back_is_counted_with_its_wait() {
+    let behaviour =
+        Behaviour { delay: Duration::from_millis(100), max_unacked: 1, ..Behaviour::default() };
+    let (outcome, _) = run(behaviour, chat(1, 20.0), Duration::from_secs(2));
+    let sends = whole(&outcome, Operation::SendAck);
+    assert!(sends.count() >= 40 && sends.failed() == 0, "{:?}", sends.errors);
+    assert_eq!(sends.held_back, sends.count() - 1);
+    let least = (sends.count() - 1) * 50_000 - 1_000;
+    assert!(sends.held_back_longest_us >= least, "{} us", sends.held_back_longest_us);
+    assert!(sends.response.max() >= least + 99_000, "what was due contains the wait");
+    assert!(sends.service.min() >= 99_000 && sends.service.min() < sends.response.max() / 2);
+}
+
 /// A target that stands still a tenth of the time. Each writer may have one message under way, so
 /// the messages that fall due meanwhile wait, as they do in a tester with a closed loop. What such a
 /// tester shows is the service time, and it is in the same run as ours.

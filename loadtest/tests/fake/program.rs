@@ -32,7 +32,7 @@ fn trial(behaviour: Behaviour, more: &[&str]) -> (tempfile::TempDir, Value, Outp
     let target = Target::start(behaviour);
     // Another process has another clock, and a machine that is late makes a run invalid: what is
     // looked at here are counts and files.
-    let patient = ["--late-after", "20s", "--drop-after", "60s"];
+    let patient = ["--late-after", "20s", "--drop-after", "60s", "--max-thread-wait", "100%"];
     let output = load(&target, folder.path(), &[&patient, more].concat());
     let text = std::fs::read(folder.path().join("report/summary.json")).unwrap_or_default();
     let summary = serde_json::from_slice(&text).unwrap_or_default();
@@ -57,6 +57,39 @@ fn what_is_lost_fails_the_run() {
     let valid = summary["valid"] == true;
     let expected = if valid { Exit::ObjectiveMissed } else { Exit::Invalid };
     assert_eq!(status(&output), Some(expected), "{text}");
+}
+
+/// Refusals stand in the report with their code, and a run of which too much is refused fails, asked
+/// for or not.
+#[test]
+fn what_is_refused_fails_the_run_unless_it_may() {
+    let refused = |every, more: &[&str]| {
+        let behaviour = Behaviour { fault: Some((Fault::Refused, every)), ..Behaviour::default() };
+        let (_folder, summary, output, truth) =
+            trial(behaviour, &[&["--max-thread-cpu", "100%"], more].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(" x 300 Overloaded"), "{text}");
+        let errors = summary["operations"]["send_ack"]["error_kinds"]["300 Overloaded"].as_u64();
+        assert!(errors > Some(0) && errors <= Some(truth.faults), "{text}");
+        let kind = summary["failures"][0]["kind"].as_str().map(ToOwned::to_owned);
+        (status(&output), kind, text)
+    };
+    let half = ["--objective", "error_rate(send_ack)<60%"];
+    let all = ["--objective", "error_rate(send_ack)<=100%"];
+
+    let (exit, kind, text) = refused(2, &[]);
+    assert_eq!(
+        (exit, kind.as_deref()),
+        (Some(Exit::ObjectiveMissed), Some("error_rate")),
+        "{text}"
+    );
+    assert!(text.contains("FAILED error_rate: ") && text.contains("send_ack failed"), "{text}");
+    let (exit, kind, text) = refused(2, &half);
+    assert_eq!((exit, kind), (Some(Exit::Ok), None), "{text}");
+    let (exit, kind, text) = refused(1, &all);
+    let never = Some("never_succeeded");
+    assert_eq!((exit, kind.as_deref()), (Some(Exit::ObjectiveMissed), never), "{text}");
+    assert!(text.contains("send_ack never succeeded"), "{text}");
 }
 
 /// `hdrhistogram` reads the same percentiles from the log that stand in `summary.json`.

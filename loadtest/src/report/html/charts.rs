@@ -64,8 +64,8 @@ pub(super) fn latency(summary: &Summary) -> Vec<Markup> {
 /// The whole distribution, a chart an operation.
 pub(super) fn percentiles(outcome: &Outcome) -> Vec<Markup> {
     let charts = Operation::ALL.into_iter().filter_map(|operation| {
-        let record = outcome.record_of(operation).filter(|record| record.count() > 0)?;
-        let nines = (record.count() as f64).log10().max(1.0);
+        let record = outcome.record_of(operation).filter(|one| !one.response.is_empty())?;
+        let nines = (record.response.len() as f64).log10().max(1.0);
         let whole = nines.ceil() as i32;
         let label = |nines: i32| match nines {
             0 => "0%".into(),

@@ -79,6 +79,9 @@ fn head(outcome: &Outcome, summary: &Summary) -> Markup {
             @for reason in &summary.reasons {
                 p.reason { strong { (reason.kind.replace('_', " ")) } ": " (reason.detail) }
             }
+            @for failure in &summary.failures {
+                p.reason { strong { (failure.kind.replace('_', " ")) } ": " (failure.detail) }
+            }
             @for note in &summary.notes {
                 p.reason { strong { (note.kind.replace('_', " ")) } ": " (note.detail) }
             }
@@ -195,7 +198,7 @@ fn operations(summary: &Summary) -> Markup {
             thead { tr {
                 th { "" } th { "" } th { "count" } th { "per second" } th { "mean" } th { "p50" }
                 th { "p90" } th { "p99" } th { "p99.9" } th { "p99.99" } th { "max" } th { "failed" }
-                th { "late" } th { "dropped" }
+                th { "late" } th { "dropped" } th { "held back" } th { "longest" }
             } }
             tbody {
                 @for (operation, figures) in done() {
@@ -211,11 +214,13 @@ fn operations(summary: &Summary) -> Markup {
                         td .bad[figures.errors > 0] { (figures.errors) }
                         td { (figures.late) }
                         td { (figures.dropped) }
+                        td { (figures.held_back) }
+                        td { (show_time(figures.held_back_longest_us)) }
                     }
                     tr.second {
                         td { "service" } td {} td {}
                         (times(&figures.service))
-                        td {} td {} td {}
+                        td {} td {} td {} td {} td {}
                     }
                 }
             }
@@ -223,7 +228,14 @@ fn operations(summary: &Summary) -> Markup {
         p.note {
             "Response time counts from the moment at which an operation was due, as the timetable \
              has it: it is what a user feels. Service time counts from the moment at which it was \
-             begun. Where the two differ, this program was late."
+             begun. Where the two differ, this program was late, or messages were held back by the \
+             window: as many of the session were unanswered as the gateway allows."
+        }
+        @for (operation, figures) in done().filter(|(_, figures)| figures.untimed > 0) {
+            p.note {
+                (figures.untimed) " of " (operation) " are untimed: of sessions that read slowly or \
+                 were away. They count, and their times say nothing of the gateway."
+            }
         }
     }
 }
