@@ -122,6 +122,16 @@ pub(super) fn across_keys(config: &Config, mut problem: impl FnMut(&'static str,
     }
 }
 
+/// A remark if other machines can reach the admin listener.
+pub(super) fn exposed_admin(config: &Config) -> Option<String> {
+    let listen = config.admin.listen.filter(|listen| !listen.ip().to_canonical().is_loopback())?;
+    Some(format!(
+        "`admin.listen` = {listen} can be reached from other machines, and speaks HTTP without TLS: \
+         who listens in on the way reads the token. Let only a network of operators reach it, by a \
+         firewall or a network policy"
+    ))
+}
+
 /// Whether the key has no effect with this kind of store.
 pub(super) fn is_unused(config: &Config, path: &str) -> bool {
     match config.store.kind {

@@ -155,6 +155,7 @@ impl Sources {
             }
         });
         reader.remark_unused();
+        reader.remark_exposed();
         let Reader { config, places, problems, remarks, .. } = reader;
         (Loaded { config, remarks, places }, problems)
     }
@@ -204,6 +205,15 @@ impl Reader {
                 let what = format!("`{}` is not used with `store.kind` = \"{kind}\"", key.path);
                 self.remarks.push(format!("{place}: {what}"));
             }
+        }
+    }
+
+    /// What is right where the network keeps strangers out, and nowhere else.
+    fn remark_exposed(&mut self) {
+        if let Some(what) = check::exposed_admin(&self.config)
+            && let Some(place) = self.places.get("admin.listen")
+        {
+            self.remarks.push(format!("{place}: {what}"));
         }
     }
 

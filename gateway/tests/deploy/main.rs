@@ -3,16 +3,18 @@
 //! their kind permits; configurations, variables and command lines are such as it takes.
 //!
 //! ```text
-//! exporter.rs   a gateway, what it exports
-//! query.rs      one query against that: names, labels, values, rates of counters alone
-//! dashboard.rs  the queries of deploy/grafana/skein.json
-//! rules.rs      the rules of deploy/prometheus/alerts.yaml, and what docs/operations.md says of them
-//! files.rs      configurations, variables, command lines
+//! exporter.rs     a gateway, what it exports
+//! query.rs        one query against that: names, labels, values, rates of counters alone
+//! dashboard.rs    the queries of deploy/grafana/skein.json
+//! rules.rs        the rules of deploy/prometheus/alerts.yaml, and what docs/operations.md says of them
+//! files.rs        configurations, variables, command lines, the hook for renewed certificates
+//! deployments.rs  what each deployment runs with, against its ports, probes and volumes
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod dashboard;
+mod deployments;
 mod exporter;
 mod files;
 mod query;

@@ -37,6 +37,8 @@ pub(in crate::cli) struct Args {
 pub(super) enum Command {
     /// How the gateway is, in short.
     Status,
+    /// Whether it can go on; status 1 and why, if only a restart helps. Needs no token.
+    Alive,
     /// Whether clients should be sent to it; status 1 and why, if not. Needs no token.
     Ready,
     /// Who is connected.

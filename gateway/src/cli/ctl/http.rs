@@ -43,6 +43,11 @@ impl Gateway {
         self.answer(request.query_pairs(pairs(query)).call())
     }
 
+    /// Whether it can go on. The answer is a word for people, so its status alone counts.
+    pub(super) fn alive(&self) -> Result<(), Failure> {
+        self.text(self.agent.get(self.url("/livez")).call()).map(drop)
+    }
+
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
         self.answer(request.send_json(body))
@@ -67,6 +72,16 @@ impl Gateway {
     }
 
     fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let text = self.text(answer)?;
+        // Nothing to tell is told by an empty body.
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text).map_err(|error| {
+            Failure::Failed(format!("http://{} is no admin listener: {error}", self.address))
+        })
+    }
+
+    /// The body of an answer that is good.
+    fn text(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<String, Failure> {
         let address = self.address;
         let mut answer = answer.map_err(|error| {
             Failure::Failed(format!(
@@ -78,11 +93,7 @@ impl Gateway {
         let text = answer.body_mut().read_to_string();
         let text = text.map_err(|error| Failure::new("the answer cannot be read", error))?;
         if status.is_success() {
-            // Nothing to tell is told by an empty body.
-            let text = if text.is_empty() { "null" } else { &text };
-            return serde_json::from_str(text).map_err(|error| {
-                Failure::Failed(format!("http://{address} is no admin listener: {error}"))
-            });
+            return Ok(text);
         }
         let body: Option<Value> = serde_json::from_str(&text).ok();
         let error = match &body {

@@ -53,12 +53,17 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let out = Out { json: args.json };
     let config = config(&args)?;
     let address = address(&args, &config);
-    if matches!(args.command, Command::Ready) {
-        return out.one(&Gateway::new(address, None).get("/readyz", &[])?);
+    match args.command {
+        Command::Alive => {
+            Gateway::new(address, None).alive()?;
+            return out.one(&json!({ "alive": true }));
+        }
+        Command::Ready => return out.one(&Gateway::new(address, None).get("/readyz", &[])?),
+        _ => {}
     }
     let gateway = Gateway::new(address, Some(token(&args, &config)?));
     match args.command {
-        Command::Ready => Ok(()),
+        Command::Alive | Command::Ready => Ok(()),
         Command::Status => out.one(&gateway.get("/v1/status", &[])?),
         Command::Sessions(Sessions::List { which, limit }) => list(&gateway, &out, which, limit),
         Command::Sessions(Sessions::Count { which }) => {
