@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -95,11 +95,15 @@ impl Block {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// How a session that it concerns ends.
-    pub fn close(&self) -> Close {
-        match self.reason.is_empty() {
+    /// How a session that it concerns ends at this time, Unix seconds.
+    pub fn close(&self, now: u64) -> Close {
+        let close = match self.reason.is_empty() {
             true => Close::new(Code::Blocked),
             false => Close::because(Code::Blocked, self.reason.clone()),
+        };
+        match self.until {
+            Some(until) => close.after(Duration::from_secs(until.saturating_sub(now))),
+            None => close,
         }
     }
 }
@@ -207,11 +211,12 @@ impl Blocks {
     }
 
     fn refuse(&self, block: &Block, now: SystemTime) -> Option<Close> {
-        if block.is_over(unix(now)) {
+        let now = unix(now);
+        if block.is_over(now) {
             return None;
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Some(block.close())
+        Some(block.close(now))
     }
 
     /// Connections and logins that were refused so far.
@@ -299,7 +304,6 @@ fn write(path: &Path, all: &HashMap<Target, Block>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn block(target: Target, until: Option<u64>) -> Block {
         Block { target, reason: "spam".into(), since: 1, until }
@@ -322,7 +326,7 @@ mod tests {
             blocks.add(block(Target::network(network).unwrap(), None), at(1)).unwrap();
         }
         let close = blocks.user(&alice, || at(99)).unwrap();
-        assert_eq!((close.code, &*close.reason), (Code::Blocked, "spam"));
+        assert_eq!((close.code, &*close.phrase()), (Code::Blocked, "spam (retry after 1 s)"));
         assert_eq!(blocks.user(&alice, || at(100)), None);
         assert_eq!(blocks.user(&bob, || at(1)), None);
         for (address, expected) in [
@@ -336,8 +340,9 @@ mod tests {
             ("2001:db8::1", true),
             ("2001:db8::2", false),
         ] {
-            let refused = blocks.address(address.parse().unwrap(), || at(1)).is_some();
-            assert_eq!(refused, expected, "{address}");
+            let refused = blocks.address(address.parse().unwrap(), || at(1));
+            assert_eq!(refused.is_some(), expected, "{address}");
+            assert_eq!(refused.and_then(|close| close.retry_after), None, "it has no end");
         }
         assert_eq!(blocks.refused(), 6);
         assert!(blocks.remove(&Target::network("10.1.0.0/16").unwrap(), at(1)).unwrap());

@@ -39,6 +39,7 @@ pub use types::{
     Outgoing, ReceiptKind, Reconnect, Restored, SendError, Start, StoreOp, Target,
 };
 
+use crate::close::told_delay;
 use crate::codes::Retry;
 use crate::frame::{Decoder, FrameError};
 use crate::limits::{
@@ -72,6 +73,10 @@ const MAX_BROKEN: u32 = 3;
 
 /// Wait after such an end.
 const BROKEN_DELAY: Duration = Duration::from_secs(5);
+
+/// Longest wait that a close is obeyed with: what it is for may be over sooner, as when an operator
+/// takes a block back.
+const LONGEST_TOLD: Duration = Duration::from_secs(3600);
 
 /// Least wait before another token is asked for.
 const TOKEN_RETRY: Duration = Duration::from_secs(5);
@@ -359,7 +364,7 @@ impl Client {
             self.have_refused = true;
         }
         self.broken = if code.is_some_and(is_broken_rule) { self.broken + 1 } else { 0 };
-        let reconnect = self.verdict(code);
+        let reconnect = self.verdict(code, reason);
         self.state = State::Offline;
         self.decoder = Decoder::new();
         self.token = Token::default();
@@ -374,7 +379,7 @@ impl Client {
         reconnect
     }
 
-    fn verdict(&self, code: Option<u64>) -> Reconnect {
+    fn verdict(&self, code: Option<u64>, reason: &str) -> Reconnect {
         let asked = self.reconnect_delay.unwrap_or_default();
         let Some(number) = code else { return Reconnect::After(asked) };
         match Code::from_number(number) {
@@ -396,7 +401,10 @@ impl Client {
                 }
             }
             Some(code) => match code.retry() {
-                Retry::After(delay) => Reconnect::After(delay.max(asked)),
+                Retry::After(delay) => {
+                    let delay = told_delay(reason).map_or(delay, |told| told.min(LONGEST_TOLD));
+                    Reconnect::After(delay.max(asked))
+                }
                 Retry::No => Reconnect::After(asked),
             },
             // The gateway's own trouble, under a newer number.

@@ -8,12 +8,14 @@
 //! - [`server`], [`client`]: the session rules of each side as state machines without I/O:
 //!   `handle_*` takes bytes, answers and the time in, `poll_*` gives effects out.
 //! - [`cursor`], [`gap`]: monotone cursors; which sequence numbers are missing.
+//! - [`close`]: the end of a session, and when to come back.
 //! - [`codes`], [`limits`]: every code and every limit, in one table each.
 //!
 //! Nothing here opens a socket, reads a clock or knows a runtime. `docs/protocol.md` describes
 //! the same rules for those who write a client in another language.
 
 pub mod client;
+pub mod close;
 pub mod codes;
 pub mod cursor;
 pub mod frame;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use crate::close::Close;
 use crate::cursor::Mark;
 use crate::frame::{Decoder, encode};
 use crate::limits::{
@@ -132,27 +133,6 @@ impl Refusal {
             client_msg_id: self.client_msg_id.clone(),
             retry,
         }))
-    }
-}
-
-/// The end of a session, as the application code and reason of the QUIC close.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Close {
-    /// Why.
-    pub code: Code,
-    /// Detail for a person; short.
-    pub reason: String,
-}
-
-impl Close {
-    /// With the code's own words.
-    pub fn new(code: Code) -> Self {
-        Self { code, reason: code.text().into() }
-    }
-
-    /// With words of one's own.
-    pub fn because(code: Code, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
     }
 }
 

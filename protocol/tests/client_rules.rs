@@ -270,6 +270,25 @@ fn codes_say_whether_to_come_back() {
 }
 
 #[test]
+fn a_close_that_tells_its_own_delay_is_believed() {
+    let (blocked, bad) = (Code::Blocked.number().into(), Code::BadToken.number().into());
+    let after = |seconds| Reconnect::After(Duration::from_secs(seconds));
+    for (code, words, expected) in [
+        (blocked, "spam", after(300)),
+        (blocked, "spam (retry after 10 s)", after(10)),
+        // It may be taken back before.
+        (blocked, "spam (retry after 86400 s)", after(3600)),
+        (Code::TooManyFailedLogins.number().into(), "x (retry after 80 s)", after(80)),
+        (bad, "x (retry after 80 s)", Reconnect::Never),
+        (9999, "x (retry after 80 s)", after(0)),
+    ] {
+        let mut pair = Pair::live();
+        let reconnect = pair.client.handle_disconnected(Some(code), words, pair.now);
+        assert_eq!(reconnect, expected, "{code} {words}");
+    }
+}
+
+#[test]
 fn broken_rules_again_and_again_end_the_attempts() {
     let mut pair = Pair::live();
     let code = Some(Code::ProtocolViolation.number().into());

@@ -7,12 +7,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use skein_protocol::Code;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::problem::{Asked, Given, Problem, span};
-use super::sessions::{network, reason, throw_out, user};
+use super::sessions::{check_reason, network, throw_out, user};
 use crate::blocks::{Block, BlocksError, Target, unix};
 use crate::walk::Filter;
 
@@ -106,7 +105,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Blocks> {
 }
 
 /// Shuts a user or a network out of this gateway and ends its sessions. The list outlives restarts.
-/// Clients are told code 127 and the reason.
+/// Clients are told code 127, the reason, and how long it lasts if it has an end.
 #[utoipa::path(
     post, path = "/v1/blocks", tag = "blocks", request_body = NewBlock,
     responses(
@@ -120,7 +119,7 @@ pub(super) async fn add(
 ) -> Result<Json<NowBlocked>, Problem> {
     let target = target(new.user.as_deref(), new.address.as_deref())?;
     let length = new.length.as_deref().map(|text| span("for", text)).transpose()?;
-    let close = reason(new.reason.clone(), Code::Blocked)?;
+    check_reason(&new.reason)?;
     let now = SystemTime::now();
     let since = unix(now);
     let until = length.map(|length| since.saturating_add(length.as_secs().max(1)));
@@ -132,7 +131,7 @@ pub(super) async fn add(
         Target::User(name) => Filter { user: Some(user(&name)?), ..Filter::default() },
         Target::Network(network) => Filter { network: Some(network), ..Filter::default() },
     };
-    let kicked = throw_out(&admin, filter, close).await?;
+    let kicked = throw_out(&admin, filter, told.close(since)).await?;
     Ok(Json(NowBlocked { block: told.into(), kicked }))
 }
 

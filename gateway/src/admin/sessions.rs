@@ -269,11 +269,10 @@ pub(super) struct Kicked {
     kicked: u64,
 }
 
-pub(super) fn reason(text: String, code: Code) -> Result<Close, Problem> {
-    match text.len() {
-        0 => Ok(Close::new(code)),
-        1..=MAX_REASON_BYTES => Ok(Close::because(code, text)),
-        _ => Err(Problem::bad(format!("`reason`: at most {MAX_REASON_BYTES} bytes"))),
+pub(super) fn check_reason(text: &str) -> Result<(), Problem> {
+    match text.len() <= MAX_REASON_BYTES {
+        true => Ok(()),
+        false => Err(Problem::bad(format!("`reason`: at most {MAX_REASON_BYTES} bytes"))),
     }
 }
 
@@ -306,7 +305,12 @@ pub(super) async fn kick(
             "name a session, a user, a device or an address; to send everybody away, drain",
         ));
     }
-    let close = reason(kick.reason, if kick.reconnect { Code::GoingAway } else { Code::Kicked })?;
+    check_reason(&kick.reason)?;
+    let code = if kick.reconnect { Code::GoingAway } else { Code::Kicked };
+    let close = match kick.reason.is_empty() {
+        true => Close::new(code),
+        false => Close::because(code, kick.reason),
+    };
     let kicked = throw_out(&admin, filter, close).await?;
     Ok(Json(Kicked { kicked }))
 }

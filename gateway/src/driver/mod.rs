@@ -366,5 +366,5 @@ fn origin(session: &Session, at: Stamp) -> Option<Origin> {
 }
 
 fn close_with(io: &mut Io<'_>, conn: ConnId, close: &Close) {
-    io.close(conn, VarInt::from_u32(close.code.number()), close.reason.as_bytes());
+    io.close(conn, VarInt::from_u32(close.code.number()), close.phrase().as_bytes());
 }

@@ -16,7 +16,7 @@ use governor::clock::Clock;
 use super::address::AddressKey;
 use super::clock::LimitClock;
 
-/// The first wait. Also the delay of the code that is told.
+/// The first wait, and the delay of the code. A close tells what is left of the real one.
 pub(super) const FIRST: Duration = Duration::from_secs(5);
 
 /// The longest wait; and who has not failed for so long begins anew.
@@ -46,14 +46,15 @@ impl Backoff {
         Self { waiting: Mutex::default(), count: AtomicUsize::new(0), clock }
     }
 
-    /// Whether nobody from there may log in now.
-    pub(super) fn is_waiting(&self, key: AddressKey) -> bool {
+    /// For how long nobody from there may log in; `None`: they may.
+    pub(super) fn wait(&self, key: AddressKey) -> Option<Duration> {
         if self.count.load(Ordering::Relaxed) == 0 {
-            return false;
+            return None;
         }
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now().as_u64();
-        waiting.get(&key.get()).is_some_and(|waiting| waiting.until > now)
+        let left = waiting.get(&key.get())?.until.saturating_sub(now);
+        (left > 0).then_some(Duration::from_nanos(left))
     }
 
     /// It has failed once too often: it waits from now on.
@@ -89,16 +90,17 @@ mod tests {
         let backoff = Backoff::new(clock.clone());
         let key = AddressKey::new("192.0.2.1".parse().unwrap(), &RandomState::new());
         for wait in [5, 10, 20, 40, 80, 160, 300, 300] {
-            assert!(!backoff.is_waiting(key));
+            assert_eq!(backoff.wait(key), None);
             backoff.strike(key);
+            assert_eq!(backoff.wait(key), Some(SECOND * wait));
             clock.advance(SECOND * (wait - 1));
-            assert!(backoff.is_waiting(key), "{wait}");
+            assert_eq!(backoff.wait(key), Some(SECOND));
             clock.advance(SECOND);
         }
         clock.advance(LONGEST);
         backoff.strike(key);
         clock.advance(FIRST);
-        assert!(!backoff.is_waiting(key));
+        assert_eq!(backoff.wait(key), None);
     }
 
     #[test]
@@ -109,7 +111,7 @@ mod tests {
             |n: usize| AddressKey::new(std::net::Ipv4Addr::from_bits(n as u32).into(), &hasher);
         (0..2 * MAX_WAITING).for_each(|n| backoff.strike(key(n)));
         assert_eq!(backoff.waiting.lock().unwrap().len(), MAX_WAITING);
-        assert!(backoff.is_waiting(key(0)) && !backoff.is_waiting(key(MAX_WAITING)));
+        assert!(backoff.wait(key(0)).is_some() && backoff.wait(key(MAX_WAITING)).is_none());
         clock.advance(FIRST + LONGEST);
         backoff.strike(key(MAX_WAITING));
         assert_eq!(backoff.waiting.lock().unwrap().len(), 1);

@@ -176,11 +176,11 @@ impl Throttle {
     /// Somebody wants to log in; asked before the token is looked at.
     ///
     /// # Errors
-    /// Too many logins from there have failed.
+    /// Too many logins from there have failed; it tells how long that counts.
     pub(crate) fn may_log_in(&self, key: AddressKey) -> Result<(), Close> {
-        match self.backoff.is_waiting(key) {
-            true => Err(self.close(Limit::FailedLogins)),
-            false => Ok(()),
+        match self.backoff.wait(key) {
+            Some(wait) => Err(self.close(Limit::FailedLogins).after(wait)),
+            None => Ok(()),
         }
     }
 

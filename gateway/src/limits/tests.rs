@@ -214,14 +214,18 @@ fn who_fails_too_often_waits() {
         assert!(throttle.may_log_in(key).is_ok());
     }
     throttle.login_failed(key, Code::BadToken);
-    assert_eq!(throttle.may_log_in(key).unwrap_err().code, Code::TooManyFailedLogins);
+    let close = throttle.may_log_in(key).unwrap_err();
+    assert_eq!((close.code, close.retry_after), (Code::TooManyFailedLogins, Some(backoff::FIRST)));
     let other = throttle.connected(ip("192.0.2.2")).unwrap().unwrap();
     assert!(throttle.may_log_in(other).is_ok());
     clock.advance(backoff::FIRST);
     assert!(throttle.may_log_in(key).is_ok());
     throttle.login_failed(key, Code::DeviceMismatch);
+    let close = throttle.may_log_in(key).unwrap_err();
+    assert_eq!(close.retry_after, Some(2 * backoff::FIRST), "twice as long");
     clock.advance(backoff::FIRST);
-    assert!(throttle.may_log_in(key).is_err(), "twice as long");
+    let close = throttle.may_log_in(key).unwrap_err();
+    assert_eq!(close.retry_after, Some(backoff::FIRST), "what is left of it");
     clock.advance(backoff::FIRST);
     assert!(throttle.may_log_in(key).is_ok());
 }

@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use serde_json::json;
 use skein_protocol::Code;
 use tempfile::tempdir;
 
 use crate::api::Api;
 use crate::support::process::Gateway;
-use crate::support::raw::{Raw, close_code, endpoint, lost};
+use crate::support::raw::{Raw, close_code, close_delay, endpoint, lost};
 use crate::{login, options, until};
 
 const BLOCKED: u64 = Code::Blocked as u64;
@@ -34,12 +36,18 @@ async fn a_blocked_user_is_out_and_stays_out_over_a_restart() {
     let dir = tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &options());
     let api = Api::of(&gateway);
-    let mut mallory = login(&gateway, "mallory", "phone").await;
+    let mallory = login(&gateway, "mallory", "phone").await;
     let mut tablet = login(&gateway, "mallory", "tablet").await;
     let _alice = login(&gateway, "alice", "phone").await;
     let done = api.post("/v1/blocks", json!({ "user": "mallory", "reason": "spam" }));
     assert_eq!((&done["kicked"], &done["block"]["reason"]), (&json!(2), &json!("spam")));
-    assert_eq!((mallory.closed().await, tablet.closed().await), (BLOCKED, BLOCKED));
+    let kicked = lost(&mallory.connection).await;
+    assert_eq!(
+        (close_code(&kicked), close_delay(&kicked)),
+        (BLOCKED, None),
+        "until further notice"
+    );
+    assert_eq!(tablet.closed().await, BLOCKED);
     assert_eq!(refused(&gateway, "mallory").await, BLOCKED);
     // Nothing of the refused login stays.
     assert_eq!(api.get("/v1/sessions/count?user=mallory")["count"], 0);
@@ -64,17 +72,24 @@ async fn a_blocked_address_is_out_for_as_long_as_it_was_said() {
     let dir = tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &options());
     let api = Api::of(&gateway);
-    let mut alice = login(&gateway, "alice", "phone").await;
+    let alice = login(&gateway, "alice", "phone").await;
     let stranger = Raw::connect(gateway.address, dir.path()).await;
     // A client has done its part of the handshake before the gateway has.
     until("two connections", || api.get("/v1/sessions/count")["count"] == 2).await;
     let done = api.post("/v1/blocks", json!({ "address": "127.0.0.1/8", "for": "6s" }));
     assert_eq!((&done["kicked"], &done["block"]["address"]), (&json!(2), &json!("127.0.0.0/8")));
-    assert_eq!(alice.closed().await, BLOCKED);
+    let kicked = lost(&alice.connection).await;
+    assert_eq!(
+        (close_code(&kicked), close_delay(&kicked)),
+        (BLOCKED, Some(Duration::from_secs(6)))
+    );
     assert_eq!(close_code(&lost(&stranger.connection).await), BLOCKED);
     let endpoint = endpoint(dir.path(), skein_protocol::ALPN);
     let connection = endpoint.connect(gateway.address, "localhost").unwrap().await.unwrap();
-    assert_eq!(close_code(&lost(&connection).await), BLOCKED);
+    let lost = lost(&connection).await;
+    assert_eq!(close_code(&lost), BLOCKED);
+    let left = close_delay(&lost).expect("it has an end");
+    assert!(left <= Duration::from_secs(6), "{left:?}");
     assert_eq!(blocked_hits(&api), 1);
     // Its time comes to an end by itself.
     until("the block is over", || api.get("/v1/blocks")["blocks"].as_array().unwrap().is_empty())

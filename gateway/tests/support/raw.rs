@@ -283,6 +283,16 @@ pub fn close_code(error: &quinn::ConnectionError) -> u64 {
     }
 }
 
+/// When to come back, if the close tells it by itself.
+pub fn close_delay(error: &quinn::ConnectionError) -> Option<Duration> {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            skein_protocol::close::told_delay(std::str::from_utf8(&close.reason).unwrap())
+        }
+        other => panic!("closed without a code: {other}"),
+    }
+}
+
 /// The frames of a whole stream.
 pub fn frames(bytes: Bytes) -> Vec<server_frame::Kind> {
     let mut frames = Vec::new();

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use bytes::Bytes;
+use skein_protocol::close::told_delay;
 use skein_protocol::codes::Retry;
 use skein_protocol::wire::{self, client_frame};
 use skein_protocol::{Code, frame};
@@ -190,13 +191,13 @@ impl Shard {
             return self.set_state(index, State::Idle);
         }
         self.set_state(index, State::Away);
-        let delay = delay.or(retry_delay(failure)).unwrap_or(0);
+        let delay = delay.or(retry_delay(failure, &words)).unwrap_or(0);
         let due = now + delay.min(MAX_DELAY);
         // One that was silent was not to go on: another one comes in its place.
         let resume_since = (!evicted).then_some(due);
         self.sessions[index as usize].entry =
             Some(Box::new(Entry { resume_since, ..Entry::default() }));
-        if !held && retry_delay(failure).is_some() {
+        if !held && retry_delay(failure, &words).is_some() {
             let at = due + self.backoff(index);
             self.dials.push(Reverse((at, index)));
         }
@@ -234,7 +235,7 @@ impl Shard {
             return self.set_state(index, State::Idle);
         }
         self.set_state(index, State::Away);
-        if let Some(delay) = retry_delay(failure)
+        if let Some(delay) = retry_delay(failure, &words)
             && !held
         {
             let at = clock::now() + delay + self.backoff(index);
@@ -290,14 +291,17 @@ impl Shard {
     }
 }
 
-/// How long to wait after such an end; `None`: another attempt would end the same way.
-fn retry_delay(failure: Failure) -> Option<Nanos> {
+/// How long to wait after such an end, as the peer's words or its code say; `None`: another attempt
+/// would end the same way.
+fn retry_delay(failure: Failure, words: &str) -> Option<Nanos> {
     match failure {
         Failure::Code(number) => match Code::from_number(u64::from(number)) {
             // A new token is made for each attempt.
             Some(Code::TokenExpired) => Some(0),
             Some(code) => match code.retry() {
-                Retry::After(delay) => Some(length(delay)),
+                Retry::After(delay) => {
+                    Some(length(told_delay(words).unwrap_or(delay)).min(MAX_DELAY))
+                }
                 Retry::No => None,
             },
             None if (300..400).contains(&number) => Some(SECOND),
