@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! server.rs    connections of the listener, bounded
+//! places.rs    how many, and whose
 //! health.rs    /livez /readyz /version: without a token, they tell nothing about users
 //! observe/     /metrics: likewise
 //! api.rs       /v1/...: behind a token; one file for each subject
@@ -19,6 +20,7 @@ mod config;
 mod drain;
 mod gateway;
 mod health;
+mod places;
 mod problem;
 mod server;
 mod sessions;

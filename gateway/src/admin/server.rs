@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,10 +12,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 
-/// Connections at a time: some collectors, probes and operators. Further ones wait in the kernel.
-const MAX_CONNECTIONS: usize = 64;
+use super::places::{Place, Places};
 
 /// A client that has not said what it wants by then is dropped; so is one that says nothing more.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,9 +22,12 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// A request that takes longer is given up.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 
+/// A client that reads nothing of its answer for so long is dropped.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A connection gets no more requests after this time, and ends after another [`ANSWER_PATIENCE`]:
-/// one that reads nothing would keep its place.
-const MAX_LIFE: Duration = Duration::from_secs(600);
+/// one that reads a byte now and then would keep its place.
+const MAX_LIFE: Duration = Duration::from_secs(60);
 
 /// Wait after a failed accept: for want of descriptors, which passes.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,14 +35,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Accepts until the listener breaks.
 pub(super) async fn accept(listener: TcpListener, router: Router) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new();
     loop {
-        // Never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve(stream, router.clone(), place));
-            }
+            Ok((stream, peer)) => match places.enter(peer.ip()) {
+                Some(place) => {
+                    tokio::spawn(serve(stream, router.clone(), place));
+                }
+                None => tracing::debug!(%peer, "the admin listener has no place for it"),
+            },
             Err(error) => {
                 tracing::debug!(%error, "a connection to the admin listener failed");
                 tokio::time::sleep(PAUSE).await;
@@ -50,7 +52,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router) -> std::io::Re
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, router: Router, place: OwnedSemaphorePermit) {
+async fn serve(stream: tokio::net::TcpStream, router: Router, place: Place) {
     let service = TowerToHyperService::new(router);
     let answer = service_fn(move |request: Request<Incoming>| {
         let answered = hyper::service::Service::call(&service, request);
@@ -63,10 +65,12 @@ async fn serve(stream: tokio::net::TcpStream, router: Router, place: OwnedSemaph
             })
         }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(READ_PATIENCE));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(Box::pin(stream)), answer);
     let mut connection = std::pin::pin!(connection);
     // A client that goes away takes nothing with it.
     if tokio::time::timeout(MAX_LIFE, connection.as_mut()).await.is_err() {

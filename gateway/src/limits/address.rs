@@ -22,7 +22,7 @@ const PARTS: usize = 16;
 pub(crate) struct AddressKey(NonZeroU64);
 
 impl AddressKey {
-    pub(super) fn new(address: IpAddr, hasher: &RandomState) -> Self {
+    pub(crate) fn new(address: IpAddr, hasher: &RandomState) -> Self {
         let prefix = if address.is_ipv4() { 32 } else { IPV6_PREFIX };
         let hash = hasher.hash_one((address.is_ipv4(), network_bits(address, prefix)));
         Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
@@ -35,17 +35,17 @@ impl AddressKey {
 
 /// Connections by address. It holds no more addresses than there are connections.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     parts: Vec<Mutex<HashMap<u64, u32>>>,
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { parts: (0..PARTS).map(|_| Mutex::default()).collect() }
     }
 
     /// Counts one in, unless there are `most` of them.
-    pub(super) fn enter(&self, key: AddressKey, most: u32) -> bool {
+    pub(crate) fn enter(&self, key: AddressKey, most: u32) -> bool {
         let mut part = self.part(key);
         let before = part.get(&key.get()).copied().unwrap_or(0);
         if before >= most {
@@ -56,7 +56,7 @@ impl Connections {
     }
 
     /// Counts one out.
-    pub(super) fn leave(&self, key: AddressKey) {
+    pub(crate) fn leave(&self, key: AddressKey) {
         if let Entry::Occupied(mut entry) = self.part(key).entry(key.get()) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {

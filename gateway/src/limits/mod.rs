@@ -43,7 +43,7 @@ use skein_protocol::{Code, ConversationId, UserId};
 use skein_transport::{Attempt, Gate, Verdict};
 
 pub(crate) use address::AddressKey;
-use address::Connections;
+pub(crate) use address::Connections;
 use backoff::Backoff;
 pub use clock::LimitClock;
 pub use hits::{Hits, Limit};

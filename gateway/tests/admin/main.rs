@@ -5,6 +5,7 @@
 mod api;
 mod blocks;
 mod config;
+mod crowd;
 mod ctl;
 mod description;
 mod drain;
