@@ -77,6 +77,8 @@ fn every_command_explains_itself() {
 fn what_is_typed_wrong_is_told() {
     assert_ends(&load(&["chat", "--pers", "3"]), Exit::Usage, &["--pairs"]);
     assert_ends(&load(&["chat", "--pairs", "0"]), Exit::Usage, &["--pairs: `load.pairs` = \"0\""]);
+    let negative = load(&["chat", "--rate", "-5"]);
+    assert_ends(&negative, Exit::Usage, &["--rate: `load.rate` = \"-5\""]);
     assert_ends(&load(&["chta"]), Exit::Usage, &["chat"]);
     let wrong = load(&["chat", "--objective", "p99(send_akc)<5ms"]);
     assert_ends(&wrong, Exit::Usage, &["--objective", "the nearest right one is `send_ack`"]);
@@ -158,12 +160,20 @@ fn a_target_that_does_not_answer_is_told() {
         "--target",
         &address,
         "--answer-timeout",
-        "500ms",
+        "2s",
         "--report",
         &report,
     ]);
-    assert_ends(&output, Exit::CouldNotRun, &["no answer from", &address]);
+    let connecting = format!("connecting to {address} (gives up after 2s)");
+    assert_ends(&output, Exit::CouldNotRun, &["no answer from", &address, &connecting]);
     assert!(!Path::new(&report).exists());
+    // Closed, the machine itself says so, which is not waited for to the end.
+    drop(silent);
+    let given = ["chat", "--data", &data, "--target", &address, "--report", &report];
+    let begun = Instant::now();
+    let output = load(&[&given[..], &["--answer-timeout", "10m"]].concat());
+    assert_ends(&output, Exit::CouldNotRun, &[&address, "nothing listens there"]);
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -255,6 +265,10 @@ fn one_command_makes_a_report_that_can_be_compared_and_merged() {
         json["operations"]["send_ack"]["p50_us"] = (2 * p50).into();
     });
     assert_ends(&compare(&slow), Exit::Regressed, &["send_ack.p50_us", "WORSE"]);
+    let faster = change("faster.json", &|json| json["offered_per_second"] = 2000.into());
+    let rates = ["not alike", "the offered rate is 50.0 messages/s before, 2000.0"];
+    assert_ends(&compare(&faster), Exit::Usage, &rates);
+    assert_ends(&load(&["compare", &a, &faster, "--unlike"]), Exit::Ok, &["NOT ALIKE: the off"]);
     let lossy = change("lossy.json", &|json| json["lost"] = 1.into());
     assert_ends(&compare(&lossy), Exit::Regressed, &["lost"]);
     let invalid = change("invalid.json", &|json| json["valid"] = false.into());

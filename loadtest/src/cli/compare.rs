@@ -36,6 +36,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "SHARE")]
     tolerance: Option<Tolerance>,
 
+    /// Compare runs that were asked for different loads all the same.
+    #[arg(long)]
+    unlike: bool,
+
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -65,6 +69,13 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         }
         _ => return Err(Failure::usage("a baseline goes with one run")),
     };
+    if !comparison.unlike.is_empty() && !args.unlike {
+        return Err(Failure::usage(format!(
+            "the runs are not alike, so a difference in their figures says nothing:\n  {}\n\
+             compare runs of the same load, or give --unlike to see them side by side",
+            comparison.unlike.join("\n  ")
+        )));
+    }
     match args.json {
         true => {
             let json = serde_json::to_string_pretty(&comparison);

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 ))]
 pub(super) struct Args {
     /// Sessions that this machine is to make.
-    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, allow_negative_numbers = true)]
     connections: u64,
 
     /// Threads of the generator [default: one per core]

@@ -9,8 +9,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -31,6 +31,9 @@ use crate::run::{Handle, Hooks, Judge, Run, RunError, Supervisor};
 use crate::scenario::{Problems, Program, Resolved, Scenario};
 use crate::signals::Signals;
 use crate::spawn::{Gateway, Options};
+
+/// A first login that takes longer is explained.
+const WONDERS: Duration = Duration::from_millis(700);
 
 /// The folder of a gateway that was killed can be removed as soon as the process is gone, which takes
 /// milliseconds.
@@ -129,6 +132,7 @@ struct Around<'a> {
 
 /// Everything is ready: here, or on all agents.
 fn begin(scenario: &Scenario, plan: Plan, hooks: Hooks) -> Result<Handle, Failure> {
+    let _waiting = say_if_it_takes_long(&plan);
     let agents = &scenario.generator.agents;
     if agents.is_empty() {
         return Run::start(plan, hooks).map_err(not_begun);
@@ -139,6 +143,20 @@ fn begin(scenario: &Scenario, plan: Plan, hooks: Hooks) -> Result<Handle, Failur
         RemoteError::Plan(why) => Failure::usage(why),
         error => Failure::could_not_run(error.to_string()),
     })
+}
+
+/// Says what is waited for, unless the result is dropped before the user wonders.
+fn say_if_it_takes_long(plan: &Plan) -> mpsc::Sender<()> {
+    let address = plan.target.addresses.first().map_or_else(String::new, ToString::to_string);
+    let patience = humantime::format_duration(plan.answer_timeout);
+    let words = format!("connecting to {address} (gives up after {patience})");
+    let (ended, waiting) = mpsc::channel();
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(WONDERS) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tell(&words);
+        }
+    });
+    ended
 }
 
 /// Where to learn what the gateway uses, if it is not ours.

@@ -126,6 +126,8 @@ fn flag(key: &'static Key, preset: Option<&Scenario>) -> Arg {
     let arg = Arg::new(key.path)
         .long(key.flag)
         .value_name((key.value_name)())
+        // Told by the key's own rule, and not taken for a flag.
+        .allow_negative_numbers(true)
         .help(help)
         .hide_short_help(!is_common(key))
         .help_heading(heading(key));

@@ -4,6 +4,8 @@
 //!
 //! ```toml
 //! scenario = "chat"
+//! sessions = 2000
+//! offered_per_second = 2000.0
 //! tolerance = "10%"
 //!
 //! [figures]
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::figure::{figures, names};
-use super::{Comparison, DEFAULT_TOLERANCE, Figure};
+use super::{Comparison, DEFAULT_TOLERANCE, Figure, differences, rate};
 use crate::nearest::nearest;
 use crate::report::Summary;
 
@@ -28,6 +30,12 @@ use crate::report::Summary;
 pub struct Baseline {
     /// Scenario of the run that it was made from.
     pub scenario: String,
+    /// Sessions that it asked for; none: any number will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
+    /// Messages a second that it offered; none: any rate will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_per_second: Option<f64>,
     /// What is allowed where a figure says nothing: "10%" or a share of 1.
     pub tolerance: Tolerance,
     figures: BTreeMap<String, Entry>,
@@ -75,6 +83,8 @@ impl Baseline {
         let judged = figures(summary).into_iter().filter(|figure| figure.judged);
         Self {
             scenario: summary.scenario.clone(),
+            sessions: Some(summary.planned),
+            offered_per_second: summary.offered_per_second,
             tolerance: Tolerance(tolerance),
             figures: judged.map(|figure| (figure.name, Entry::Value(figure.value))).collect(),
         }
@@ -134,10 +144,13 @@ impl Baseline {
         let mut comparison = Comparison::new(&before, &after, |name| {
             self.figures.get(name).and_then(Entry::tolerance).unwrap_or(general)
         });
-        if run.scenario != self.scenario {
-            let (ours, its) = (&self.scenario, &run.scenario);
-            comparison.notes.push(format!("the baseline is of {ours}, the run of {its}"));
-        }
+        let sessions = self.sessions.unwrap_or(run.planned);
+        let offered = self.offered_per_second.or(run.offered_per_second);
+        comparison.unlike = differences([
+            ("scenario", self.scenario.clone(), run.scenario.clone()),
+            ("number of sessions", sessions.to_string(), run.planned.to_string()),
+            ("offered rate", rate(offered), rate(run.offered_per_second)),
+        ]);
         Ok(comparison)
     }
 }

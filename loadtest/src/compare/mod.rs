@@ -62,7 +62,9 @@ pub struct Comparison {
     pub good: bool,
     /// In the order of reports.
     pub changes: Vec<Change>,
-    /// Differences between the runs themselves.
+    /// In what the runs were asked for something else, so that their figures must differ.
+    pub unlike: Vec<String>,
+    /// Other differences between the runs themselves.
     pub notes: Vec<String>,
 }
 
@@ -88,27 +90,32 @@ impl Comparison {
             }
         }));
         let good = changes.iter().all(|c| !matches!(c.verdict, Verdict::Worse | Verdict::Gone));
-        Self { good, changes, notes: Vec::new() }
+        Self { good, changes, unlike: Vec::new(), notes: Vec::new() }
     }
 
     /// Compares two runs.
     pub fn of_runs(before: &Summary, after: &Summary, tolerance: f64) -> Self {
         let mut comparison = Self::new(&figures(before), &figures(after), |_| tolerance);
-        let pairs = [
+        let asked = [
             ("scenario", before.scenario.clone(), after.scenario.clone()),
             ("number of sessions", before.planned.to_string(), after.planned.to_string()),
-            ("measured seconds", seconds(before), seconds(after)),
+            ("offered rate", rate(before.offered_per_second), rate(after.offered_per_second)),
+        ];
+        let others = [
+            ("number of measured seconds", seconds(before), seconds(after)),
             ("version", before.program.clone(), after.program.clone()),
         ];
-        for (what, one, other) in pairs.into_iter().filter(|(_, one, other)| one != other) {
-            comparison.notes.push(format!("the {what} is another: {one} before, {other} after"));
-        }
+        comparison.unlike = differences(asked);
+        comparison.notes = differences(others);
         comparison
     }
 
     /// For people: what is worse first.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        for difference in &self.unlike {
+            let _ = writeln!(text, "NOT ALIKE: {difference}");
+        }
         for note in &self.notes {
             let _ = writeln!(text, "note: {note}");
         }
@@ -145,6 +152,18 @@ impl Comparison {
         };
         text
     }
+}
+
+fn differences<const N: usize>(of: [(&str, String, String); N]) -> Vec<String> {
+    let differ = of.into_iter().filter(|(_, before, after)| before != after);
+    differ
+        .map(|(what, before, after)| format!("the {what} is {before} before, {after} after"))
+        .collect()
+}
+
+/// As precise as anybody asks for it.
+fn rate(offered: Option<f64>) -> String {
+    offered.map_or_else(|| "none".into(), |rate| format!("{rate:.1} messages/s"))
 }
 
 fn seconds(run: &Summary) -> String {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::outcome::Outcome;
+use crate::plan::Load;
 use crate::record::Recording;
 use crate::sample;
 
@@ -93,10 +94,28 @@ fn a_fault_is_worse_whatever_is_allowed_and_a_missing_figure_too() {
 fn other_runs_are_noted() {
     let before = sample::chat();
     let mut after = before.clone();
+    after.phases.measured += 60.0;
+    let longer = Comparison::of_runs(&run(&before), &run(&after), 0.1);
+    assert_eq!((longer.unlike.len(), longer.notes.len()), (0, 1), "{longer:?}");
     after.plan.scenario = "group".into();
     after.sessions.planned = 7;
-    let notes = Comparison::of_runs(&run(&before), &run(&after), 0.1).notes;
-    assert_eq!(notes.len(), 2, "{notes:?}");
+    if let Some(traffic) = after.plan.fleets[0].work.traffic_mut() {
+        traffic.load = Load::Outstanding(1);
+    }
+    let (before, after) = (run(&before), run(&after));
+    let wanted = [
+        "the scenario is chat before, group after",
+        "the number of sessions is 2000 before, 7 after",
+        "the offered rate is 500.0 messages/s before, none after",
+    ];
+    let found = Comparison::of_runs(&before, &after, 0.1);
+    assert_eq!(found.unlike, wanted);
+    assert!(found.text().starts_with("NOT ALIKE: the scenario"), "{}", found.text());
+    let baseline = Baseline::of(&before, 0.1);
+    assert_eq!(baseline.compare(&after, None).unwrap().unlike, wanted);
+    let mut any = baseline;
+    (any.sessions, any.offered_per_second) = (None, None);
+    assert_eq!(any.compare(&after, None).unwrap().unlike, wanted[..1]);
 }
 
 #[test]

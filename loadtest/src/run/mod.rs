@@ -12,23 +12,27 @@ mod conduct;
 mod footprint;
 mod gate;
 mod handle;
+mod knock;
 mod load;
 mod search;
 mod watch;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock::{self, SECOND, length};
 use crate::health::Target;
 use crate::operation::Failure;
 use crate::outcome::{Point, Reason, ReasonKind, Step};
 use crate::plan::{Cut, Plan, Work};
-use crate::swarm::{Probe, Swarm, SwarmError};
+use crate::swarm::{Probe, Room, Swarm, SwarmError};
 use conduct::Conductor;
 pub use gate::{Gate, Stage};
 pub use handle::Handle;
 pub(crate) use handle::{Shared, lock};
+use knock::Knock;
 
 /// What can be done to a target that runs on this machine.
 pub trait Supervisor: Send {
@@ -127,8 +131,7 @@ impl Run {
         check(&plan, &hooks)?;
         let plan = Arc::new(plan);
         let (swarm, reports) = Swarm::start(&plan)?;
-        let patience = plan.answer_timeout + Duration::from_secs(2);
-        let room = swarm.probe(patience).map_err(|probe| refusal(&plan, &probe))?;
+        let room = log_one_in(&plan, &swarm)?;
         fits(&plan, room.longest_payload())?;
         let shared = Arc::new(Shared::default());
         let begin = shared.begin();
@@ -139,6 +142,29 @@ impl Run {
         Handle::of("conductor", shared, move || conductor.conduct())
             .map_err(|error| RunError::Plan(format!("cannot start a thread: {error}")))
     }
+}
+
+/// One session in and out: whether the target is there and lets the plan's users in, and what it takes.
+fn log_one_in(plan: &Plan, swarm: &Swarm) -> Result<Room, RunError> {
+    let done = swarm.probe();
+    let knock = plan.target.addresses.first().copied().and_then(Knock::at);
+    let deadline = clock::now() + length(plan.answer_timeout) + 2 * SECOND;
+    loop {
+        match done.recv_timeout(conduct::GLANCE) {
+            Ok(done) => return done.map_err(|probe| refusal(plan, &probe)),
+            Err(RecvTimeoutError::Timeout) if clock::now() < deadline => {
+                if knock.as_ref().is_some_and(Knock::is_refused) {
+                    let why = "nothing listens there; is a gateway running, and is this its port?";
+                    return Err(RunError::Unreachable { address: address(plan), why: why.into() });
+                }
+            }
+            Err(_) => return Err(refusal(plan, &Probe::silent())),
+        }
+    }
+}
+
+fn address(plan: &Plan) -> String {
+    plan.target.addresses.first().map_or_else(String::new, ToString::to_string)
 }
 
 /// Fleets of one plan: a shard looks at each of them in each of its turns.
@@ -195,7 +221,6 @@ fn fits(plan: &Plan, most: usize) -> Result<(), RunError> {
 }
 
 fn refusal(plan: &Plan, probe: &Probe) -> RunError {
-    let address = plan.target.addresses.first().map_or_else(String::new, ToString::to_string);
     let words = if probe.words.is_empty() { String::new() } else { format!(" ({})", probe.words) };
     let why = match probe.failure {
         Failure::TimedOut if probe.in_login => {
@@ -212,7 +237,11 @@ fn refusal(plan: &Plan, probe: &Probe) -> RunError {
         }
         failure => format!("{failure}{words}"),
     };
-    if probe.in_login { RunError::Refused { why } } else { RunError::Unreachable { address, why } }
+    if probe.in_login {
+        RunError::Refused { why }
+    } else {
+        RunError::Unreachable { address: address(plan), why }
+    }
 }
 
 /// A reason with its words.

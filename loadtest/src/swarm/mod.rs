@@ -137,6 +137,13 @@ pub(crate) struct Probe {
     pub words: String,
 }
 
+impl Probe {
+    /// Nobody has answered.
+    pub(crate) fn silent() -> Self {
+        Self { failure: Failure::TimedOut, in_login: false, words: String::new() }
+    }
+}
+
 /// The running shards.
 pub(crate) struct Swarm {
     engine: Engine<Order>,
@@ -220,12 +227,11 @@ impl Swarm {
         self.mailboxes.iter().for_each(|mailbox| send(mailbox, order()));
     }
 
-    /// Logs one session in and out. What a message may be, as the target says.
-    pub(crate) fn probe(&self, patience: Duration) -> Result<Room, Probe> {
-        let silent = || Probe { failure: Failure::TimedOut, in_login: false, words: String::new() };
+    /// Logs one session in and out. The receiver hears what a message may be, as the target says.
+    pub(crate) fn probe(&self) -> Receiver<Result<Room, Probe>> {
         let (sender, answer) = sync_channel(1);
         send(&self.mailboxes[0], Order::Probe(sender));
-        answer.recv_timeout(patience).unwrap_or_else(|_| Err(silent()))
+        answer
     }
 
     /// Whether all shards run.
