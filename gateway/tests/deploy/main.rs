@@ -9,6 +9,7 @@
 //! rules.rs        the rules of deploy/prometheus/alerts.yaml, and what docs/operations.md says of them
 //! files.rs        configurations, variables, command lines, the hook for renewed certificates
 //! deployments.rs  what each deployment runs with, against its ports, probes and volumes
+//! pages.rs        commands and configuration in docs/operations.md and its neighbours
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
@@ -17,6 +18,7 @@ mod dashboard;
 mod deployments;
 mod exporter;
 mod files;
+mod pages;
 mod query;
 mod rules;
 #[path = "../support/mod.rs"]
