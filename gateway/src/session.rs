@@ -41,7 +41,7 @@ pub(crate) struct Session {
     pub(crate) overflows: u32,
     /// The client has opened the live stream.
     pub(crate) is_open: bool,
-    /// Where it connected from; `None`: it is exempt from limits of addresses and users.
+    /// Where it connected from; `None`: it is exempt from limits of addresses.
     pub(crate) address: Option<AddressKey>,
 }
 

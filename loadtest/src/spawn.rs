@@ -26,6 +26,17 @@ const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Lines of the gateway's log that an error quotes.
 const QUOTED: usize = 10;
 
+/// Rates of users and conversations that a gateway of our own does not have: a few writers are to
+/// say as much as many people. Addresses need no such thing, the loopback is exempt.
+const WITHOUT_RATES: [&str; 6] = [
+    "limits.frames_per_user",
+    "limits.messages_per_user",
+    "limits.message_bytes_per_user",
+    "limits.syncs_per_user",
+    "limits.messages_per_conversation",
+    "limits.message_bytes_per_conversation",
+];
+
 /// How to start it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -33,7 +44,8 @@ pub struct Options {
     pub program: Option<PathBuf>,
     /// Where it keeps its data and its log; none: a folder that goes with it.
     pub data: Option<PathBuf>,
-    /// Configuration: keys and values of docs/configuration.md.
+    /// Configuration: keys and values of docs/configuration.md. Unless it sets them, users and
+    /// conversations have no rates.
     pub set: Vec<(String, String)>,
 }
 
@@ -170,6 +182,10 @@ impl Gateway {
         command.arg("serve").arg("--listen").arg(self.address.to_string());
         // However this program ends, its gateway ends with it: the pipe that nothing is written to.
         command.arg("--until-stdin-ends").arg("--data").arg(&self.data);
+        for key in WITHOUT_RATES {
+            command.arg("--set").arg(format!("{key}=off"));
+        }
+        // Of two values for a key the last one counts.
         for (key, value) in &self.set {
             command.arg("--set").arg(format!("{key}={value}"));
         }

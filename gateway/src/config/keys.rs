@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use skein_protocol::UserId;
 use skein_protocol::limits::{
     DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_HELLO_TIMEOUT, DEFAULT_MAX_BULK_STREAMS,
     DEFAULT_MAX_ENTRIES, DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_PAYLOAD_BYTES,
@@ -18,7 +19,7 @@ use skein_storage::scylla::{MAX_RETENTION, MIN_RETENTION};
 
 use super::cluster::{Hosts, Keyspace, Replicas};
 use super::quantity::{OptionalSpan, bytes, count, span};
-use super::rate::{NetworkList, OptionalCount, byte_rate, rate};
+use super::rate::{NetworkList, OptionalCount, UserList, byte_rate, rate};
 use super::rule::{
     Address, Certificates, Collector, Flag, Folder, LogFilter, OneOf, OptionalAddress,
     OptionalFile, OptionalText, Text, TokenKeys,
@@ -175,10 +176,13 @@ settings! {
         /// Payload bytes that wait for the store in all lanes together; sends beyond it are
         /// refused as overload. At least `max_frame_bytes` for each lane.
         lane_bytes: usize = 64 * MIB as usize, bytes(MIB, 64 * GIB);
-        /// Whose connections and users are held to none of the rates and numbers that follow. This
-        /// machine, unless told otherwise; add load balancers that hide the addresses of clients, and
-        /// whoever tests with much load.
+        /// Addresses that are held to none of the limits of addresses that follow
+        /// (`*_per_address`): this machine, unless told otherwise, and load balancers and carriers
+        /// behind which many people are. Their users are held to theirs.
         exempt: Vec<IpNet> = networks(["127.0.0.0/8", "::1/128"]), NetworkList;
+        /// Users who are held to none of the limits of users that follow (`*_per_user`), and whose
+        /// messages are not counted in those of conversations: services that write much.
+        exempt_users: Vec<UserId> = Vec::new(), UserList;
         /// Who may not connect, exempt or not: attempts from there are not answered.
         blocked: Vec<IpNet> = Vec::new(), NetworkList;
         /// Handshakes that an address may begin; in IPv6 a /64 network counts as one address, here
@@ -209,7 +213,8 @@ settings! {
         /// Bytes of their payloads; more are refused with 206.
         message_bytes_per_user: Option<Rate> = Some(Rate::per_second(2 << 20, 16 << 20)),
             byte_rate();
-        /// Messages to a conversation, of all its members; more are refused with 207.
+        /// Messages to a conversation, of all its members but those in `exempt_users`; more are
+        /// refused with 207.
         messages_per_conversation: Option<Rate> = Some(Rate::per_second(200, 2000)),
             rate("messages in time");
         /// Bytes of their payloads; more are refused with 208.

@@ -24,6 +24,7 @@ const LIVE: &[&str] = &[
     "limits.outbox_total_bytes",
     "limits.lane_bytes",
     "limits.exempt",
+    "limits.exempt_users",
     "limits.blocked",
     "limits.handshakes_per_address",
     "limits.connections_per_address",

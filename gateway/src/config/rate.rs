@@ -1,16 +1,17 @@
-//! What values about rates and networks may be.
+//! What values about rates, and about whom they are for, may be.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use skein_protocol::UserId;
 
 use super::quantity::show_bytes;
 use super::rule::{Input, Rule, quoted};
 use crate::limits::{Rate, canonical};
 
-/// Networks that are worth naming in a configuration.
-const MAX_NETWORKS: usize = 4096;
+/// Networks or users that are worth naming in a configuration.
+const MAX_ENTRIES: usize = 4096;
 
 /// Periods by name.
 const PERIODS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3600)];
@@ -119,34 +120,67 @@ impl Rule<Vec<IpNet>> for NetworkList {
         let help = |what: &str| {
             format!(
                 "must be a list such as [\"10.0.0.0/8\", \"192.0.2.7\", \"2001:db8::/32\"], at most \
-                 {MAX_NETWORKS} long{what}"
+                 {MAX_ENTRIES} long{what}"
             )
         };
-        let texts: Vec<String> = match input {
-            Input::Toml(value) => value.clone().try_into().map_err(|_| help(""))?,
-            Input::Text(text) if text.trim_start().starts_with('[') => {
-                toml::de::ValueDeserializer::parse(text)
-                    .and_then(serde::Deserialize::deserialize)
-                    .map_err(|_| help(""))?
-            }
-            Input::Text(text) if text.trim().is_empty() => Vec::new(),
-            Input::Text(text) => text.split(',').map(|net| net.trim().to_owned()).collect(),
-        };
-        if texts.len() > MAX_NETWORKS {
-            return Err(help(""));
-        }
+        let texts = texts(input).ok_or_else(|| help(""))?;
         texts.iter().map(|text| network(text).ok_or_else(|| help(&format!(": {text:?}")))).collect()
     }
     fn print(&self, value: &Vec<IpNet>) -> String {
-        let nets: Vec<String> = value.iter().map(|net| quoted(&net.to_string())).collect();
-        format!("[{}]", nets.join(", "))
+        print_list(value)
     }
     fn unit(&self) -> &'static str {
         "list of networks, ADDRESS/PREFIX or ADDRESS"
     }
     fn range(&self) -> String {
-        format!("at most {MAX_NETWORKS}")
+        format!("at most {MAX_ENTRIES}")
     }
+}
+
+/// A list of users; in the environment with commas between them, or as in TOML.
+pub(crate) struct UserList;
+
+impl Rule<Vec<UserId>> for UserList {
+    fn read(&self, input: &Input) -> Result<Vec<UserId>, String> {
+        let help = |what: &str| {
+            format!(
+                "must be a list such as [\"news\", \"alarms\"], at most {MAX_ENTRIES} long{what}"
+            )
+        };
+        let texts = texts(input).ok_or_else(|| help(""))?;
+        let user = |text: &String| {
+            UserId::parse(text).map_err(|error| help(&format!(": {text:?}: {error}")))
+        };
+        texts.iter().map(user).collect()
+    }
+    fn print(&self, value: &Vec<UserId>) -> String {
+        print_list(value)
+    }
+    fn unit(&self) -> &'static str {
+        "list of users"
+    }
+    fn range(&self) -> String {
+        format!("at most {MAX_ENTRIES}")
+    }
+}
+
+/// The entries of a list that is not too long.
+fn texts(input: &Input) -> Option<Vec<String>> {
+    let texts: Vec<String> = match input {
+        Input::Toml(value) => value.clone().try_into().ok()?,
+        Input::Text(text) if text.trim_start().starts_with('[') => {
+            let list = toml::de::ValueDeserializer::parse(text);
+            list.and_then(serde::Deserialize::deserialize).ok()?
+        }
+        Input::Text(text) if text.trim().is_empty() => Vec::new(),
+        Input::Text(text) => text.split(',').map(|entry| entry.trim().to_owned()).collect(),
+    };
+    (texts.len() <= MAX_ENTRIES).then_some(texts)
+}
+
+fn print_list<T: ToString>(entries: &[T]) -> String {
+    let entries: Vec<String> = entries.iter().map(|entry| quoted(&entry.to_string())).collect();
+    format!("[{}]", entries.join(", "))
 }
 
 /// A network, or an address by itself.
@@ -209,8 +243,22 @@ mod tests {
         for text in ["10.0.0.0/33", "example.net", "10.0.0/8", "10.0.0.1,", "[1]"] {
             assert!(read(NetworkList, text).is_err(), "{text}");
         }
-        let many = vec!["::1"; MAX_NETWORKS + 1].join(",");
+        let many = vec!["::1"; MAX_ENTRIES + 1].join(",");
         assert!(read(NetworkList, &many).is_err());
+    }
+
+    #[test]
+    fn users_are_read_and_printed() {
+        let users = read(UserList, "news, alarms").unwrap();
+        assert_eq!(UserList.print(&users), r#"["news", "alarms"]"#);
+        let odd = r#"["a, b", "it's"]"#;
+        assert_eq!(UserList.print(&read(UserList, odd).unwrap()), odd);
+        assert_eq!(read(UserList, ""), Ok(Vec::new()));
+        for text in ["news,", "a\tb", "[1]", &"x".repeat(65)] {
+            let problem = read(UserList, text).unwrap_err();
+            assert!(problem.contains("[\"news\", \"alarms\"]"), "{text}: {problem}");
+        }
+        assert!(read(UserList, &vec!["a"; MAX_ENTRIES + 1].join(",")).is_err());
     }
 
     #[test]

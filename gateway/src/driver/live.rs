@@ -40,9 +40,7 @@ impl Gateway {
         let mut said = 0;
         self.read_some(io, session, &mut said)?;
         match &session.who {
-            Some(who) if said > 0 && session.address.is_some() => {
-                self.hub.throttle.said(&who.user, said)
-            }
+            Some(who) if said > 0 => self.hub.throttle.said(&who.user, said),
             _ => Ok(()),
         }
     }
@@ -163,9 +161,7 @@ impl Gateway {
 
     fn send(&mut self, io: &Io<'_>, session: &mut Session, send: Send) {
         let Some(mut origin) = origin(session, Stamp::default()) else { return };
-        if !origin.is_exempt
-            && let Err(early) = self.hub.throttle.message(&origin.user, send.payload.len())
-        {
+        if let Err(early) = self.hub.throttle.message(&origin.user, send.payload.len()) {
             let refusal = refusal_of(&send, early.code, Some(early.retry_after));
             self.figures.refused(early.code);
             self.answers.extend_from_slice(&refusal.frame());

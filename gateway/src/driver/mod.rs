@@ -356,13 +356,7 @@ impl Driver for Gateway {
 /// Who asks, now.
 fn origin(session: &Session, at: Stamp) -> Option<Origin> {
     let who = session.who.as_ref()?;
-    Some(Origin {
-        conn: session.conn,
-        user: who.user.clone(),
-        device: who.device.clone(),
-        is_exempt: session.address.is_none(),
-        at,
-    })
+    Some(Origin { conn: session.conn, user: who.user.clone(), device: who.device.clone(), at })
 }
 
 fn close_with(io: &mut Io<'_>, conn: ConnId, close: &Close) {

@@ -56,9 +56,7 @@ impl Gateway {
         self.figures.received(Received::Sync);
         match bulk_request(frame, &settings.rules)? {
             Some(request) => {
-                if session.address.is_some()
-                    && let Err(early) = self.hub.throttle.sync(&who.user)
-                {
+                if let Err(early) = self.hub.throttle.sync(&who.user) {
                     session.bulk[place].state = BulkState::Working;
                     let page = refused_page_until(early.code, Some(early.retry_after));
                     self.write_page(io, session, stream, page);

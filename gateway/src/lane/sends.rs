@@ -151,9 +151,8 @@ impl Lane {
             return;
         }
         // Only here: who is no member cannot empty the bucket, and a repetition costs nothing.
-        if !origin.is_exempt
-            && let Err(early) = self.throttle.conversation_message(conversation, send.payload.len())
-        {
+        let bytes = send.payload.len();
+        if let Err(early) = self.throttle.conversation_message(&origin.user, conversation, bytes) {
             let refusal = refusal_of(&send, early.code, Some(early.retry_after));
             effects.push(Effect::Refuse(origin.conn, refusal));
             return;

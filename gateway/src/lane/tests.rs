@@ -36,7 +36,7 @@ fn conversation() -> ConversationId {
 fn origin(device_no: usize) -> Origin {
     let conn = ConnId::from_u64(device_no as u64);
     let at = crate::observe::Stamp::default();
-    Origin { conn, user: user(device_no), device: device(device_no), is_exempt: false, at }
+    Origin { conn, user: user(device_no), device: device(device_no), at }
 }
 
 /// One step of a schedule.

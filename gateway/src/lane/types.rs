@@ -20,8 +20,6 @@ pub struct Origin {
     pub user: UserId,
     /// Its device.
     pub device: DeviceId,
-    /// It is not held to how much and how often.
-    pub is_exempt: bool,
     /// When it asked.
     pub at: Stamp,
 }

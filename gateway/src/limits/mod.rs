@@ -13,8 +13,9 @@
 //! ```
 //!
 //! What may happen how often is told by [`Rate`]s of the configuration; `table` keeps the buckets
-//! in bounded memory. Whoever connects from a network in `limits.exempt` is held to none of it, and
-//! neither are its users. Each refusal has a number of its own ([`Limit::code`]) and is counted
+//! in bounded memory. Networks in `limits.exempt` are held to no limit of addresses, users in
+//! `limits.exempt_users` to none of users, and what those send counts for no conversation; neither
+//! exempts the other. Each refusal has a number of its own ([`Limit::code`]) and is counted
 //! ([`Throttle::hits`]). Every gateway counts for itself.
 //!
 //! An address that is not proven is judged by a bucket of its own: it fills with packets that anybody
@@ -31,6 +32,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,6 +81,7 @@ struct Rules {
     /// What they were made of.
     limits: LimitsConfig,
     exempt: Networks,
+    exempt_users: HashSet<UserId>,
     blocked: Networks,
     connections: Option<u32>,
     unproven: Buckets,
@@ -116,6 +119,10 @@ impl Throttle {
         let everybody = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
         let limits = LimitsConfig {
             exempt: everybody,
+            frames_per_user: None,
+            messages_per_user: None,
+            message_bytes_per_user: None,
+            syncs_per_user: None,
             messages_per_conversation: None,
             message_bytes_per_conversation: None,
             ..LimitsConfig::default()
@@ -143,7 +150,7 @@ impl Throttle {
         self.untracked.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection in. `None`: it is exempt from all limits of addresses and users.
+    /// Counts a connection in. `None`: it is exempt from all limits of addresses.
     ///
     /// # Errors
     /// Its address has as many as it may have.
@@ -198,13 +205,20 @@ impl Throttle {
     /// # Errors
     /// That is more than anybody who means well has to say.
     pub(crate) fn said(&self, user: &UserId, count: usize) -> Result<(), Close> {
+        let rules = self.rules.load();
+        if rules.is_exempt(user) {
+            return Ok(());
+        }
         let key = self.hasher.hash_one(user.as_str());
-        take(&self.rules.load().frames, key, count).map_err(|_| self.close(Limit::Frames))
+        take(&rules.frames, key, count).map_err(|_| self.close(Limit::Frames))
     }
 
     /// A user wants to send a message of so many bytes.
     pub(crate) fn message(&self, user: &UserId, bytes: usize) -> Result<(), TooOften> {
         let rules = self.rules.load();
+        if rules.is_exempt(user) {
+            return Ok(());
+        }
         let key = self.hasher.hash_one(user.as_str());
         self.check(Limit::UserMessages, take(&rules.user_messages, key, 1))?;
         self.check(Limit::UserBytes, take(&rules.user_bytes, key, bytes))
@@ -213,10 +227,14 @@ impl Throttle {
     /// A member wants to send a message of so many bytes to a conversation.
     pub(crate) fn conversation_message(
         &self,
+        user: &UserId,
         conversation: ConversationId,
         bytes: usize,
     ) -> Result<(), TooOften> {
         let rules = self.rules.load();
+        if rules.is_exempt(user) {
+            return Ok(());
+        }
         let key = self.hasher.hash_one(conversation.as_bytes());
         let taken = take(&rules.conversation_messages, key, 1);
         self.check(Limit::ConversationMessages, taken)?;
@@ -226,8 +244,12 @@ impl Throttle {
 
     /// A user asks for heads or messages.
     pub(crate) fn sync(&self, user: &UserId) -> Result<(), TooOften> {
+        let rules = self.rules.load();
+        if rules.is_exempt(user) {
+            return Ok(());
+        }
         let key = self.hasher.hash_one(user.as_str());
-        self.check(Limit::Syncs, take(&self.rules.load().syncs, key, 1))
+        self.check(Limit::Syncs, take(&rules.syncs, key, 1))
     }
 
     /// Counts a limit that is kept elsewhere.
@@ -294,6 +316,7 @@ impl Rules {
         Self {
             limits: limits.clone(),
             exempt: limits.exempt.iter().collect(),
+            exempt_users: limits.exempt_users.iter().cloned().collect(),
             blocked: limits.blocked.iter().collect(),
             connections: limits.connections_per_address,
             unproven: buckets(|it| it.handshakes_per_address, |it| &it.unproven),
@@ -313,6 +336,10 @@ impl Rules {
             ),
             syncs: buckets(|it| it.syncs_per_user, |it| &it.syncs),
         }
+    }
+
+    fn is_exempt(&self, user: &UserId) -> bool {
+        !self.exempt_users.is_empty() && self.exempt_users.contains(user)
     }
 }
 

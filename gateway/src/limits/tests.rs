@@ -99,15 +99,16 @@ fn a_conversation_is_limited_whoever_writes() {
         ..limits()
     };
     let (throttle, clock) = throttle(&config);
+    let eve = user("eve");
     let conversation = |n: &str| ConversationId::one_to_one(&user("eve"), &user(n));
     let (one, other) = (conversation("bob"), conversation("carol"));
     let codes: Vec<_> =
-        (0..4).map(|_| throttle.conversation_message(one, 10).map_err(|e| e.code)).collect();
+        (0..4).map(|_| throttle.conversation_message(&eve, one, 10).map_err(|e| e.code)).collect();
     let refused = Err(Code::ConversationMessageRate);
     assert_eq!(codes, [Ok(()), Ok(()), Ok(()), refused]);
-    assert!(throttle.conversation_message(other, 10).is_ok());
+    assert!(throttle.conversation_message(&eve, other, 10).is_ok());
     clock.advance(3 * SECOND);
-    let early = throttle.conversation_message(one, 100).unwrap_err();
+    let early = throttle.conversation_message(&eve, one, 100).unwrap_err();
     assert_eq!((early.code, early.retry_after), (Code::ConversationByteRate, 27 * SECOND));
 }
 
@@ -153,6 +154,42 @@ fn networks_are_blocked_or_exempt() {
     throttle.change(&LimitsConfig { blocked: Vec::new(), ..config });
     assert_eq!(judge("192.0.2.1"), Verdict::Refuse, "its bucket is as empty as before");
     assert_eq!(judge("10.6.6.6"), Verdict::Admit);
+}
+
+/// An address that is exempt does not exempt its users, and a user who is exempt not his address.
+#[test]
+fn users_are_exempt_by_name_and_as_long_as_they_are_named() {
+    let once = Some(Rate::per_second(1, 1));
+    let strict = LimitsConfig {
+        exempt: vec!["10.0.0.0/8".parse().unwrap()],
+        exempt_users: vec![user("news")],
+        connections_per_address: Some(1),
+        frames_per_user: once,
+        messages_per_user: once,
+        messages_per_conversation: once,
+        syncs_per_user: once,
+        ..LimitsConfig::default()
+    };
+    let (throttle, _) = throttle(&strict);
+    let (news, eve) = (user("news"), user("eve"));
+    let id = ConversationId::one_to_one(&news, &eve);
+    let all = |user: &UserId| {
+        [
+            throttle.said(user, 1).is_ok(),
+            throttle.message(user, 1).is_ok(),
+            throttle.conversation_message(user, id, 1).is_ok(),
+            throttle.sync(user).is_ok(),
+        ]
+    };
+    assert!((0..100).all(|_| all(&news) == [true; 4]));
+    assert_eq!(all(&eve), [true; 4], "nothing of it counted for the conversation");
+    assert_eq!(all(&eve), [false; 4], "whatever address that is at");
+    assert_eq!(throttle.connected(ip("10.1.1.1")), Ok(None));
+    let connect = || throttle.connected(ip("192.0.2.1"));
+    assert!(connect().is_ok() && connect().is_err(), "whoever is behind it");
+    throttle.change(&LimitsConfig { exempt_users: Vec::new(), ..strict });
+    assert_eq!(all(&news), [true, true, false, true], "the conversation's bucket is the same");
+    assert_eq!(all(&news), [false; 4]);
 }
 
 /// Whoever has emptied a bucket gets no new one because something else is set.
@@ -256,6 +293,9 @@ fn off_is_off() {
         assert_eq!(throttle.connected(ip(address)), Ok(None));
         assert_eq!(throttle.judge(&attempt(address, false)), Verdict::Admit);
     }
-    let id = ConversationId::one_to_one(&user("a"), &user("b"));
-    assert!((0..100_000).all(|_| throttle.conversation_message(id, 1 << 20).is_ok()));
+    let eve = user("eve");
+    let id = ConversationId::one_to_one(&eve, &user("b"));
+    assert!((0..100_000).all(|_| throttle.message(&eve, 1 << 20).is_ok()));
+    assert!((0..1000).all(|_| throttle.said(&eve, 1000).is_ok() && throttle.sync(&eve).is_ok()));
+    assert!((0..100_000).all(|_| throttle.conversation_message(&eve, id, 1 << 20).is_ok()));
 }

@@ -60,6 +60,9 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Environment, for instance `SKEIN_LIMITS__MAX_SESSIONS`.
     pub env: Vec<(String, String)>,
+    /// Users and conversations have the rates that they have by default. Without it they have none:
+    /// tests hurry.
+    pub are_users_limited: bool,
 }
 
 impl Options {
@@ -177,6 +180,14 @@ fn program(options: &Options) -> Command {
     }
     command.env("SKEIN_STORE__RESERVE_BYTES", "16MiB");
     command.env("SKEIN_LOG", std::env::var("TEST_GATEWAY_LOG").unwrap_or("warn".into()));
+    if !options.are_users_limited {
+        for of in ["USER", "CONVERSATION"] {
+            command.env(format!("SKEIN_LIMITS__MESSAGES_PER_{of}"), "off");
+            command.env(format!("SKEIN_LIMITS__MESSAGE_BYTES_PER_{of}"), "off");
+        }
+        command.env("SKEIN_LIMITS__FRAMES_PER_USER", "off");
+        command.env("SKEIN_LIMITS__SYNCS_PER_USER", "off");
+    }
     for (name, value) in &options.env {
         command.env(name, value);
     }
