@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use skein_transport::{
-    CloseReason, ConnId, Driver, Engine, EngineConfig, Io, Mailbox, Read, StreamId,
+    CloseReason, ConnId, Driver, Engine, EngineConfig, Io, Mailbox, QuicConfig, Read, StreamId,
 };
 
 use crate::setup::{DIALING, MESSAGE, client_tls, quic};
@@ -46,7 +46,8 @@ impl Load {
     pub(crate) fn start(server: SocketAddr, chacha: bool) -> io::Result<Self> {
         let mut config = EngineConfig::client(([127, 0, 0, 1], 0).into(), client_tls(chacha)?);
         config.shards = 1;
-        config.quic = quic();
+        // The server opens none, and each one permitted is paid for by every connection.
+        config.quic = QuicConfig { max_bidi_streams: 0, ..quic() };
         let (tell, told) = channel();
         let engine = Engine::start(config, move |_| Generator::new(server, tell.clone()))
             .map_err(io::Error::other)?;

@@ -10,6 +10,8 @@
 //! cargo run --release -p skein-benches --bin engine [-- --json] [--quick]
 //! ```
 
+#[cfg(feature = "heap")]
+mod heap;
 mod load;
 mod quinn_load;
 mod report;
@@ -40,6 +42,10 @@ struct Args {
     /// Threads of the server: shards, or workers of the quinn server's runtime.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Say what the generator's end holds of an idle connection, and nothing else.
+    #[cfg(feature = "heap")]
+    #[arg(long)]
+    heap: bool,
     /// Be the server (the program starts itself with this).
     #[arg(long, value_enum, hide = true)]
     serve: Option<Kind>,
@@ -112,6 +118,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.serve {
         Some(kind) => servers::serve(kind, args.threads, args.chacha),
+        #[cfg(feature = "heap")]
+        None if args.heap => heap::measure(args.threads, args.chacha),
         None => measure(&args),
     };
     match result {
