@@ -202,7 +202,9 @@ fn agents_of_a_run_that_cannot_begin_are_free_at_once() {
 
     let (_busy, busy) = agent(&[]);
     let long = ["--rate", "50", "--for", "5m", "--plain"];
-    let mut other = run("chat", &[&busy], &report("other"), &long).spawn().unwrap();
+    let mut other = run("chat", &[&busy], &report("other"), &long);
+    // What one that is killed leaves behind goes with the test.
+    let mut other = other.env("TMPDIR", folder.path()).spawn().unwrap();
     let mut lines = BufReader::new(other.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("measured")));
     std::thread::spawn(move || lines.for_each(drop));
