@@ -263,9 +263,11 @@ pub struct Correctness {
     pub acked: u64,
     /// Deliveries of messages of this run: one for each message and receiving session.
     pub delivered: u64,
-    /// Deliveries of acknowledged messages that never came, to sessions that were there.
+    /// Deliveries of acknowledged messages that never came, and that the log did not have when the
+    /// receiver asked for them.
     pub lost: u64,
-    /// The same to sessions that were not connected when the run ended: they may be in the log.
+    /// Deliveries of acknowledged messages that did not come before the run ended, to receivers that
+    /// could not ask, or were not answered: they may be in the log.
     #[serde(default)]
     pub unchecked: u64,
     /// Deliveries that came again to a session that had them.

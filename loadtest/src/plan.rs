@@ -7,7 +7,8 @@
 //! ramp      sessions are made, at the fleets' connect rates
 //! warm_up   the load runs, so that caches, windows and the store are as they will be
 //! measured  what the report is about
-//! drain     nothing new is begun; what is under way may still arrive
+//! drain     nothing new is begun; what is under way may still arrive, what is missing then is asked
+//!           for
 //! ```
 
 use std::net::SocketAddr;

@@ -89,10 +89,12 @@ pub struct Summary {
     pub acked: u64,
     /// Messages that arrived, once for each receiving session, in the whole run.
     pub delivered: u64,
-    /// Arrivals of acknowledged messages that are missing at sessions that were there.
+    /// Arrivals of acknowledged messages that never came, and that the gateway did not have when the
+    /// receiver asked for them.
     pub lost: u64,
-    /// Arrivals of acknowledged messages at sessions that were not connected when the run ended.
-    /// Whether they are lost is not known, so the run does not pass.
+    /// Arrivals of acknowledged messages that did not come before the run ended, at receivers that
+    /// could not ask for them, or were not answered. Whether they are lost is not known, so the run
+    /// does not pass.
     #[serde(default)]
     pub unchecked: u64,
     /// Arrivals at a session that had the message already.

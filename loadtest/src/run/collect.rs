@@ -58,6 +58,17 @@ impl Sum {
         let (tally, ledger) = (&self.tally, &self.ledger);
         ledger.open_acks + ledger.open_deliveries + tally.queued + tally.syncing + tally.connecting
     }
+
+    /// Messages that have not come as they should have.
+    pub(super) fn missing(&self) -> u64 {
+        let ledger = &self.ledger;
+        ledger.open_acks + ledger.open_deliveries + self.tally.queued + ledger.found.lost
+    }
+
+    /// Whether nothing more will come to light of what is missing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ledger.open_acks == 0 && self.tally.unsettled == Some(0)
+    }
 }
 
 impl Collected {
@@ -145,6 +156,7 @@ impl Collected {
 
     pub(super) fn sum(&self) -> Sum {
         let mut sum = Sum::default();
+        sum.tally.unsettled = self.latest.iter().map(|(tally, _)| tally.unsettled).sum();
         for (tally, ledger) in &self.latest {
             sum.tally.live += tally.live;
             sum.tally.connecting += tally.connecting;

@@ -262,7 +262,19 @@ impl Conductor {
         self.wait_patiently(deadline, |sum| {
             (clock::now() >= fresh && sum.under_way() == 0).then_some(Ended::There)
         });
+        self.settle();
         self.phases.drain = self.seconds(from, clock::now());
+    }
+
+    /// What is missing is asked for: only what the log does not have is lost.
+    fn settle(&mut self) {
+        if self.collected.sum().missing() == 0 {
+            return;
+        }
+        self.swarm.tell(|| Order::Settle);
+        let deadline = clock::now() + length(self.plan.answer_timeout);
+        self.end = Some(deadline);
+        self.wait_patiently(deadline, |sum| sum.is_settled().then_some(Ended::There));
     }
 
     fn finish(mut self) -> Outcome {

@@ -204,7 +204,8 @@ settings! {
         /// Share of the sessions at which the ramp also settles: the lower point of the slope that
         /// gives the memory of a session. 0: none.
         plateau("phases.plateau", "plateau", ALL): f64 = 0.0, share();
-        /// At most this for what is under way at the end.
+        /// At most this for what is under way at the end. What is still missing then is asked for,
+        /// for at most `answer_timeout` more.
         drain("phases.drain", "drain", ALL): Duration = secs(10), span(ZERO, DAY);
     }
 

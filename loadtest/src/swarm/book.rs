@@ -32,6 +32,9 @@ pub(crate) struct Tally {
     pub(crate) syncing: u64,
     /// Messages that are due and wait for room.
     pub(crate) queued: u64,
+    /// Receivers that miss something and do not know yet whether it is in the log; `None`: the end
+    /// has not come.
+    pub(crate) unsettled: Option<u64>,
 }
 
 /// What one shard says.

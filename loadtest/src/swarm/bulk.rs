@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use bytes::Bytes;
+use skein_protocol::Code;
 use skein_protocol::frame::{self, Decoder};
 use skein_protocol::wire::{self, client_frame, range};
 use skein_transport::{Io, StreamId, VarInt};
@@ -28,26 +29,33 @@ impl Shard {
         let place = &mut self.lines[line as usize];
         place.mending = false;
         if let Some((from, to)) = place.receiver.gap() {
-            self.pull(io, line, from, to);
+            self.pull_soon(io, line, from, to);
         }
     }
 
     /// Asks for everything beyond the position.
     pub(super) fn catch_up(&mut self, io: &mut Io<'_>, line: u32) {
         let from = self.lines[line as usize].receiver.position() + 1;
-        self.pull(io, line, from, 0);
+        self.pull_soon(io, line, from, 0);
     }
 
-    fn pull(&mut self, io: &mut Io<'_>, line: u32, from: u64, to: u64) {
+    fn pull_soon(&mut self, io: &mut Io<'_>, line: u32, from: u64, to: u64) {
+        if !self.pull(io, line, from, to) {
+            self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
+        }
+    }
+
+    /// Asks for a part of the log; `to` 0: to its end. `false`: not now, an answer is under way.
+    pub(super) fn pull(&mut self, io: &mut Io<'_>, line: u32, from: u64, to: u64) -> bool {
         let place = &mut self.lines[line as usize];
         let index = place.session;
         let session = &self.sessions[index as usize];
         if session.state != State::Live {
-            return;
+            // It asks when it is back.
+            return true;
         }
-        let busy = session.reading.as_ref().is_some_and(|reading| reading.bulk.is_some());
-        if busy {
-            return self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
+        if session.reading.as_ref().is_some_and(|reading| reading.bulk.is_some()) {
+            return false;
         }
         // Up to an unknown end: the answers say how far it was.
         place.receiver.ask(to);
@@ -60,9 +68,7 @@ impl Shard {
         };
         let one = wire::Range { target: Some(target), from, to, ..Default::default() };
         let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
-        if !self.request(io, index, request, Job::Mend { next: from, to, is_whole: false }) {
-            self.tasks.push(Reverse((clock::now() + SECOND / 5, Task::Catch(line))));
-        }
+        self.request(io, index, request, Job::Mend { next: from, to, is_whole: false })
     }
 
     // ---- backlogs
@@ -246,8 +252,13 @@ impl Shard {
                 }
                 // Without an end the answer is up to a head that may have moved since: what lies
                 // behind the last message is not known to be missing.
+                let receiver = &mut self.lines[line as usize].receiver;
                 if page.is_end && page.error_code == 0 && *to != 0 {
-                    self.lines[line as usize].receiver.has_read(page.head.min(*to));
+                    receiver.has_read(page.head.min(*to));
+                    receiver.answered(*to);
+                } else if page.error_code == Code::UnknownConversation.number() {
+                    // Nothing of it is there.
+                    receiver.answered(*to);
                 }
             }
             Job::Backlog(sync) => {

@@ -7,7 +7,8 @@
 //! Order -> mailbox -> shard.rs  on_tick: timetable -> traffic.rs (write)
 //!                               datagrams -> receive.rs (verify, record), bulk.rs (pull, sync)
 //!                               connect.rs (handshake, login), life.rs (heartbeat, loss, return),
-//!                               storm.rs (all of them at once)
+//!                               storm.rs (all of them at once), settle.rs (what is missing at the
+//!                               end is asked for)
 //!                     book.rs -> Report, once a second -> run.rs
 //! ```
 
@@ -19,6 +20,7 @@ mod life;
 mod orders;
 mod receive;
 mod session;
+mod settle;
 mod shard;
 mod storm;
 mod tickets;
@@ -96,7 +98,9 @@ pub(crate) enum Order {
     Cut { fleet: usize, how: CutHow },
     /// They may come back.
     Return { fleet: usize, from: Nanos },
-    /// The end: settle accounts and say so.
+    /// Write nothing any more, and ask for what was acknowledged and has not come.
+    Settle,
+    /// The end: close the books and say so.
     Finish,
 }
 

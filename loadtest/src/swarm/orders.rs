@@ -2,7 +2,8 @@
 
 use skein_transport::Io;
 
-use super::session::{Job, Line, NONE, Session, State};
+use super::session::{Job, NONE, State};
+use super::settle::receivers_of;
 use super::shard::{SWEEP_EVERY, Shard};
 use super::traffic::ENDLESS;
 use super::{CutHow, Order};
@@ -43,6 +44,7 @@ impl Shard {
             Order::Quiet => self.quiet(io, now),
             Order::Cut { fleet, how } => self.cut(io, fleet, how == CutHow::Close),
             Order::Return { fleet, from } => self.bring_back(fleet, from),
+            Order::Settle => self.settle_messages(),
             Order::Finish => self.finish(),
         }
     }
@@ -99,20 +101,17 @@ impl Shard {
 
     fn finish(&mut self) {
         self.close_books();
-        let now = clock::now();
-        for line in &mut self.lines {
-            self.book.tally.queued -= line.backlog.len() as u64;
-            for intended in line.backlog.drain(..) {
-                self.book.held_back(Operation::SendAck, intended, now);
-                self.book.failure(Operation::SendAck, intended, Failure::TimedOut);
-            }
-        }
+        self.stop_writing();
         for channel in &mut self.channels {
             let mut expired = Vec::new();
             let ledger = &mut self.book.ledger;
             channel.stream.expire(Nanos::MAX, ledger, |times| expired.push(times));
-            let away = receivers_away(channel.line, &self.lines, &self.sessions);
-            channel.stream.close(away, ledger);
+            let lines = &self.lines;
+            let unsure = |seq| {
+                let cannot_tell = |line: &u32| !lines[*line as usize].receiver.can_tell(seq);
+                receivers_of(channel.line, lines).filter(cannot_tell).count() as u32
+            };
+            channel.stream.close(unsure, ledger);
             for times in expired {
                 self.book.failure(Operation::SendAck, times.intended, Failure::TimedOut);
             }
@@ -154,12 +153,4 @@ impl Shard {
             }
         }
     }
-}
-
-/// Receivers of what a line writes that are not connected.
-fn receivers_away(writer: u32, lines: &[Line], sessions: &[Session]) -> u32 {
-    let Line { first, count, .. } = lines[writer as usize];
-    let others = (first..first + count).filter(|line| *line != writer);
-    let away = |line: &u32| sessions[lines[*line as usize].session as usize].state != State::Live;
-    others.filter(away).count() as u32
 }

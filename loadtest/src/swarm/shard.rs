@@ -44,6 +44,8 @@ pub(super) enum Task {
     Catch(u32),
     /// A line of a closed loop writes again after a refusal.
     Write(u32),
+    /// Who misses something at the end asks for it.
+    Ask,
 }
 
 /// What the gateway said of itself in `Welcome`.
@@ -83,6 +85,8 @@ pub(super) struct Shard {
     /// When the next report is due, and about which second.
     pub(super) next_report: Option<(Nanos, u32)>,
     pub(super) next_sweep: Nanos,
+    /// The end has come: what is missing is asked for.
+    pub(super) settles: bool,
     swept: usize,
 }
 
@@ -116,6 +120,7 @@ impl Shard {
             scratch: Vec::new(),
             next_report: None,
             next_sweep: 0,
+            settles: false,
             swept: 0,
             context,
         }
@@ -141,6 +146,9 @@ impl Shard {
         while let Some((at, second)) = self.next_report
             && at <= now
         {
+            if self.settles {
+                self.book.tally.unsettled = Some(self.unsettled().count() as u64);
+            }
             let mut report = self.book.report(self.context.place.shard, second, false);
             report.behind = now - at;
             // Nobody listens any more once the run is over.
@@ -222,6 +230,7 @@ impl Shard {
                 Task::Mend(line) => self.mend(io, line),
                 Task::Catch(line) => self.catch_up(io, line),
                 Task::Write(line) => self.write_more(io, line),
+                Task::Ask => self.ask_for_missing(io),
             }
         }
         if self.next_sweep <= now && self.next_sweep != 0 {

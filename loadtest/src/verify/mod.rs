@@ -9,7 +9,9 @@
 //!
 //! All of it is plain bookkeeping without clock or network, and bounded: a stream remembers what is
 //! under way, a receiver where it stands. Only *acknowledged* messages can be lost. One that was
-//! refused must not arrive; of one whose answer never came nothing is demanded.
+//! refused must not arrive; of one whose answer never came nothing is demanded. And it is lost only if
+//! its receiver can tell: it has read the log beyond it, or asked for it and was answered. Otherwise
+//! it may be on its way, and is unchecked.
 
 pub mod payload;
 pub mod receiver;

@@ -26,6 +26,8 @@ pub struct Receiver {
     newest: u64,
     /// Highest number that it asked for: up to here pushes and answers may overlap.
     asked: u64,
+    /// A whole answer to a request up to here has come: what it did not bring is not in the log.
+    answered: u64,
     /// What it has beyond the position: ranges, both ends included, ascending, never adjacent.
     ahead: Vec<(u64, u64)>,
     /// The conversation may be older than the run: the first number that comes is the beginning.
@@ -46,6 +48,12 @@ impl Receiver {
     /// It has everything up to here.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Whether it can tell if this number is in the log: it has everything up to there, or was
+    /// answered what it asked for.
+    pub fn can_tell(&self, seq: u64) -> bool {
+        seq <= self.position.max(self.answered)
     }
 
     /// Where something is missing: from the first number that it does not have to the last one of
@@ -98,6 +106,11 @@ impl Receiver {
     /// Everything up to here is asked for.
     pub fn ask(&mut self, to: u64) {
         self.asked = self.asked.max(to);
+    }
+
+    /// What was asked for up to here has been answered to the end, even if the log does not reach it.
+    pub fn answered(&mut self, to: u64) {
+        self.answered = self.answered.max(to);
     }
 
     /// The log was read up to here: what it did not bring is not there, and not waited for.

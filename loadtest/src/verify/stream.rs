@@ -84,6 +84,8 @@ pub struct Stream {
     waiting: u32,
     /// Deliveries that were given up as lost and may still come.
     given_up: u32,
+    /// The highest number of those.
+    given_up_to: u64,
     /// Entries that were forgotten before their answer came.
     forgotten: u32,
 }
@@ -91,7 +93,15 @@ pub struct Stream {
 impl Stream {
     /// A stream to so many receivers.
     pub fn new(receivers: u32) -> Self {
-        Self { receivers, base: 0, entries: VecDeque::new(), waiting: 0, given_up: 0, forgotten: 0 }
+        Self {
+            receivers,
+            base: 0,
+            entries: VecDeque::new(),
+            waiting: 0,
+            given_up: 0,
+            given_up_to: 0,
+            forgotten: 0,
+        }
     }
 
     /// Messages without an answer.
@@ -228,6 +238,7 @@ impl Stream {
                 State::Waiting => break,
                 State::Acked => {
                     self.given_up = self.given_up.saturating_add(entry.missing);
+                    self.given_up_to = self.given_up_to.max(entry.seq);
                     ledger.found.lost += u64::from(entry.missing);
                     ledger.open_deliveries -= u64::from(entry.missing);
                 }
@@ -240,19 +251,30 @@ impl Stream {
         self.drop_final();
     }
 
-    /// The end: what is acknowledged and missing is lost, but for what the `away` receivers that are
-    /// not connected now may have missed.
-    pub fn close(&mut self, away: u32, ledger: &mut Ledger) {
+    /// The highest number that was acknowledged and has not come to all receivers.
+    pub fn missing_to(&self) -> Option<u64> {
+        let missing = self.missing().map(|entry| entry.seq);
+        missing.chain((self.given_up > 0).then_some(self.given_up_to)).max()
+    }
+
+    /// The end: what is acknowledged and missing is lost, but for what may still be on its way to
+    /// those receivers that cannot tell whether it is in the log: as many as `unsure` says of a
+    /// number.
+    pub fn close(&mut self, unsure: impl Fn(u64) -> u32, ledger: &mut Ledger) {
         self.expire(Nanos::MAX, ledger, drop);
-        let acked = self.entries.iter().filter(|entry| entry.state == State::Acked);
-        let mut unchecked: u64 = acked.map(|entry| u64::from(entry.missing.min(away))).sum();
-        self.give_up(Nanos::MAX, ledger);
-        if away >= self.receivers {
-            // Also what was given up before: nobody is there to whom it could have come.
-            unchecked = u64::from(self.given_up);
+        let mut unchecked: u64 =
+            self.missing().map(|entry| u64::from(entry.missing.min(unsure(entry.seq)))).sum();
+        if self.given_up > 0 && unsure(self.given_up_to) > 0 {
+            // Of what was given up before it is not kept who misses it.
+            unchecked += u64::from(self.given_up);
         }
+        self.give_up(Nanos::MAX, ledger);
         ledger.found.lost -= unchecked;
         ledger.found.unchecked += unchecked;
+    }
+
+    fn missing(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.state == State::Acked && entry.missing > 0)
     }
 
     /// Message `counter` came to a receiver, at `seq`, which that receiver did not have before.

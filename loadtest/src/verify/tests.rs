@@ -189,7 +189,7 @@ proptest! {
         answered += world.inbound.len() as u64;
         world.finish();
         prop_assert_eq!((world.ledger.open_acks, world.ledger.open_deliveries), (0, 0));
-        world.stream.close(0, &mut world.ledger);
+        world.stream.close(|_| 0, &mut world.ledger);
         let found = world.ledger.found;
         prop_assert!(found.is_clean() && found.foreign == 0, "{found:?}");
         prop_assert_eq!(found.acked, answered);
@@ -226,7 +226,7 @@ proptest! {
             twice += if *fault == 1 { all } else { 0 };
             swapped += if *fault == 2 { all } else { 0 };
         }
-        world.stream.close(0, &mut world.ledger);
+        world.stream.close(|_| 0, &mut world.ledger);
         let found = world.ledger.found;
         prop_assert_eq!((found.lost, found.duplicated, found.reordered), (lost, twice, swapped));
         prop_assert_eq!(found.false_acks, 0);
@@ -268,7 +268,7 @@ fn an_acknowledged_message_that_is_never_stored_is_lost() {
     let counter = world.write();
     world.stream.acked(counter, 1, &mut world.ledger);
     assert_eq!(world.ledger.open_deliveries, 2);
-    world.stream.close(0, &mut world.ledger);
+    world.stream.close(|_| 0, &mut world.ledger);
     assert_eq!((world.ledger.found.lost, world.ledger.open_deliveries), (2, 0));
 }
 
@@ -302,25 +302,47 @@ fn acknowledge(world: &mut World, count: u64) {
 }
 
 #[test]
-fn what_a_receiver_missed_that_is_away_at_the_end_is_unchecked() {
+fn what_some_receivers_cannot_tell_of_is_unchecked() {
     let mut world = World::new(2);
     acknowledge(&mut world, 3);
-    // One receiver has the first, nobody has the others; one of the two is away.
+    // One receiver has the first, nobody has the others; one of the two knows the log up to 2.
     world.stream.arrived(0, 1, &mut world.ledger);
-    world.stream.give_up(1, &mut world.ledger);
-    assert_eq!(world.ledger.found.lost, 1, "given up while the run goes on");
-    world.stream.close(1, &mut world.ledger);
-    assert_eq!((world.ledger.found.lost, world.ledger.found.unchecked), (3, 2));
-    assert!(!world.ledger.found.is_clean());
+    assert_eq!(world.stream.missing_to(), Some(3));
+    world.stream.close(|seq| if seq <= 2 { 1 } else { 2 }, &mut world.ledger);
+    let found = world.ledger.found;
+    assert_eq!((found.lost, found.unchecked), (1, 4), "{found:?}");
+    assert!(!found.is_clean());
 }
 
 #[test]
-fn when_nobody_is_there_nothing_counts_as_lost() {
+fn what_was_given_up_is_unchecked_if_somebody_cannot_tell() {
+    for (unsure, expected) in [(0, (3, 0)), (1, (0, 3))] {
+        let mut world = World::new(1);
+        acknowledge(&mut world, 3);
+        world.stream.give_up(2, &mut world.ledger);
+        assert_eq!(world.ledger.found.lost, 2, "given up while the run goes on");
+        world.stream.close(|_| unsure, &mut world.ledger);
+        assert_eq!((world.ledger.found.lost, world.ledger.found.unchecked), expected);
+    }
     let mut world = World::new(1);
     acknowledge(&mut world, 3);
-    world.stream.give_up(1, &mut world.ledger);
-    world.stream.close(1, &mut world.ledger);
-    assert_eq!((world.ledger.found.lost, world.ledger.found.unchecked), (0, 3));
+    world.stream.give_up(3, &mut world.ledger);
+    assert_eq!(world.stream.missing_to(), Some(3), "it is asked for all the same");
+}
+
+#[test]
+fn a_receiver_can_tell_what_it_has_and_what_it_was_answered() {
+    let mut ledger = Ledger::default();
+    let mut receiver = Receiver::new();
+    for seq in [1, 2, 5] {
+        receiver.pushed(seq, &mut ledger);
+    }
+    let told = |receiver: &Receiver| (1..=9).filter(|seq| receiver.can_tell(*seq)).max();
+    assert_eq!(told(&receiver), Some(2));
+    receiver.ask(7);
+    assert_eq!(told(&receiver), Some(2), "asking is no answer");
+    receiver.answered(7);
+    assert_eq!((told(&receiver), receiver.position()), (Some(7), 2));
 }
 
 #[test]
@@ -330,7 +352,7 @@ fn what_comes_after_it_was_given_up_is_not_lost() {
     world.stream.give_up(2, &mut world.ledger);
     assert_eq!(world.ledger.found.lost, 1);
     world.finish();
-    world.stream.close(0, &mut world.ledger);
+    world.stream.close(|_| 0, &mut world.ledger);
     assert_eq!((world.ledger.found.lost, world.ledger.found.delivered), (0, 3));
     assert!(world.ledger.found.is_clean());
 }

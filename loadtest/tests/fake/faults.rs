@@ -61,6 +61,48 @@ fn very_many_lost_ones() {
     only(&outcome.correctness, Correctness { lost: truth.faults, ..Default::default() });
 }
 
+/// All that was acknowledged is still on its way when the drain is over.
+fn nothing_is_pushed(behaviour: Behaviour) -> (Outcome, Truth) {
+    let target = Target::start(Behaviour { pushes: false, ..behaviour });
+    let mut plan = plan(&target, chat(4, 600.0), Duration::from_secs(1));
+    plan.phases.drain = Duration::from_secs(1);
+    plan.answer_timeout = Duration::from_secs(4);
+    let outcome = Run::start(plan, Hooks::default()).unwrap().finish().unwrap();
+    let found = outcome.correctness;
+    assert!(found.acked > 0);
+    (outcome, target.stop())
+}
+
+/// A receiver that was told of nothing asks before anybody is accused.
+#[test]
+fn what_is_on_its_way_at_the_end_is_asked_for() {
+    let (outcome, truth) = nothing_is_pushed(Behaviour::default());
+    let found = outcome.correctness;
+    only(&found, Correctness::default());
+    let all = truth.sends.len() as u64;
+    assert_eq!((found.acked, found.delivered, found.recovered), (all, all, all));
+}
+
+/// What is asked for and is not in the log is lost, also where the log ends before it.
+#[test]
+fn what_is_not_there_at_the_end_is_lost() {
+    for fault in [Fault::Lost, Fault::Invented] {
+        let behaviour = Behaviour { fault: Some((fault, 1)), ..Behaviour::default() };
+        let (outcome, truth) = nothing_is_pushed(behaviour);
+        let found = outcome.correctness;
+        only(&found, Correctness { lost: truth.faults, ..Default::default() });
+        assert_eq!((found.acked, found.lost), (truth.faults, found.acked));
+    }
+}
+
+/// Nobody answers what is asked at the end: whether anything is lost is not known.
+#[test]
+fn what_cannot_be_asked_for_at_the_end_is_unchecked() {
+    let (outcome, _) = nothing_is_pushed(Behaviour { reads: false, ..Behaviour::default() });
+    let found = outcome.correctness;
+    only(&found, Correctness { unchecked: found.acked, ..Default::default() });
+}
+
 /// The next message of the writer gets the same place.
 #[test]
 fn acknowledged_and_never_kept() {

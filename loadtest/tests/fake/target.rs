@@ -37,6 +37,8 @@ const HELD: Duration = Duration::from_millis(100);
 pub struct Behaviour {
     /// Every answer and every push waits so long.
     pub delay: Duration,
+    /// Messages are pushed.
+    pub pushes: bool,
     /// So often, and for so long, it stands still. The first time half a period after the first
     /// message.
     pub stall: Option<(Duration, Duration)>,
@@ -58,6 +60,7 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             delay: Duration::ZERO,
+            pushes: true,
             stall: None,
             fault: None,
             login: None,
@@ -433,6 +436,9 @@ impl Fake {
         number: usize,
         fault: Option<Fault>,
     ) {
+        if !self.behaviour.pushes {
+            return;
+        }
         let delay = self.behaviour.delay;
         let log = self.logs.get_mut(&conversation).unwrap();
         if let Some(held) = log.held.take() {

@@ -262,8 +262,12 @@ fn trouble(summary: &Summary) -> Markup {
         .chain(summary.session_ends.iter().map(|(kind, count)| ("session".into(), kind, *count)))
         .collect();
     let messages = [
-        ("lost", summary.lost, "acknowledged, and never arrived"),
-        ("unchecked", summary.unchecked, "acknowledged, and the receiver was away at the end"),
+        ("lost", summary.lost, "acknowledged, never arrived, and not there when asked for"),
+        (
+            "unchecked",
+            summary.unchecked,
+            "acknowledged, and on its way or its receiver away at the end",
+        ),
         ("duplicated", summary.duplicated, "arrived again"),
         ("reordered", summary.reordered, "arrived behind a later one"),
         ("corrupted", summary.corrupted, "arrived changed"),
