@@ -4,13 +4,22 @@
 //!
 //! The seconds of each machine count from its own start. They are put in order by the machines'
 //! wall clocks, so graphs may be off by as much as those are; no latency is.
+//!
+//! Rates add up only if they were there together, so what was measured at other times is refused. And
+//! no machine knows what a session costs the gateway: while its own sessions came, those of the others
+//! did too.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Generator, Outcome, Phase, Step};
+use crate::plan::{Ladder, Plan, Rise};
 use crate::report::{ReportError, read_outcome};
 use crate::share::Share;
+
+/// Share of the measured time, 0 to 1, in which all must have been measured.
+const LEAST_OVERLAP: f64 = 0.95;
 
 /// Why reports cannot be joined.
 #[derive(Debug, thiserror::Error)]
@@ -69,17 +78,32 @@ pub fn merge(mut outcomes: Vec<(String, Outcome)>) -> Result<Outcome, MergeError
     refuse_doubles(&outcomes)?;
     // The one that began first gives the time.
     outcomes.sort_by_key(|(_, outcome)| outcome.started_ms);
+    for (name, outcome) in &mut outcomes {
+        stand_alone(name, outcome);
+    }
     let mut rest = outcomes.into_iter();
     let Some((first, mut whole)) = rest.next() else { return Err(MergeError::TooFew) };
     for (second, mut other) in rest {
-        if let Some(why) = difference(&whole, &other) {
+        let different = difference(&whole, &other);
+        if let Some(why) = different.or_else(|| set_apart(&mut whole, &mut other)) {
             return Err(MergeError::Different { first, second, why });
         }
         let late_ms = other.started_ms - whole.started_ms;
         shift(&mut other, late_ms);
+        add_plan(&mut whole.plan, &other.plan);
         whole.merge(&other)?;
     }
     Ok(whole)
+}
+
+/// Leaves out what one of several machines cannot know, and keeps what a sum does not tell.
+fn stand_alone(name: &str, outcome: &mut Outcome) {
+    if outcome.generators.is_empty() {
+        outcome.generators = vec![Generator::of(name, outcome)];
+    }
+    if let Some(target) = &mut outcome.target {
+        (target.bytes_per_session, target.between) = (None, None);
+    }
 }
 
 /// No machine's share of a run may be counted twice.
@@ -105,15 +129,82 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     if a.phases != b.phases {
         return Some("the phases have other lengths".into());
     }
-    // A time that has passed twice would add up rates that were never there together.
-    let length = |outcome: &Outcome| {
-        let phases = &outcome.phases;
-        phases.ramp + phases.warm_up + phases.measured + phases.drain
+    let shape = |ladder: &Ladder| {
+        let rise = std::mem::discriminant(&ladder.rise);
+        (rise, ladder.refine, ladder.settle, ladder.hold)
     };
-    let apart = (other.started_ms - one.started_ms) as f64 / 1000.0;
-    (apart > length(one)).then(|| {
-        format!("it began {apart:.0} s later, when the first was over ({:.0} s)", length(one))
-    })
+    (a.ladder.as_ref().map(shape) != b.ladder.as_ref().map(shape))
+        .then(|| "their loads rise in other steps".into())
+}
+
+/// Looks whether both were measured at the same time. Steps of a ramp that were not are no good steps
+/// of the whole; anything else that was not says why it cannot be joined.
+fn set_apart(one: &mut Outcome, other: &mut Outcome) -> Option<String> {
+    let (mine, theirs) = (windows(one), windows(other));
+    // A timeline of points of several seconds does not say in which of them a window begins.
+    let points = one.timeline.iter().chain(&other.timeline);
+    let coarse = points.map(|point| point.seconds).max().unwrap_or(1).saturating_sub(1);
+    let overlap = |a: &Range<u64>, b: &Range<u64>| overlap(a, b, 1000 * u64::from(coarse));
+    let together = mine.iter().zip(&theirs).take_while(|(a, b)| overlap(a, b) >= LEAST_OVERLAP);
+    let together = together.count();
+    // Nothing was measured, or the timeline is too coarse to tell steps from each other.
+    let told = |outcome: &Outcome, windows: &[Range<u64>]| match outcome.plan.ladder {
+        Some(_) => !windows.is_empty() && windows.len() == outcome.steps.len(),
+        None => !windows.is_empty(),
+    };
+    if !told(one, &mine) || !told(other, &theirs) {
+        return None;
+    }
+    if together == 0 {
+        return Some(format!(
+            "only {:.0} % of the measured time is common to both ({:.1} s between their beginnings), \
+             and {:.0} % must be, because rates only add up if they were there together",
+            100.0 * overlap(&mine[0], &theirs[0]),
+            theirs[0].start.abs_diff(mine[0].start) as f64 / 1000.0,
+            100.0 * LEAST_OVERLAP
+        ));
+    }
+    let alone = |steps: &mut Vec<Step>| {
+        for step in steps.iter_mut().skip(together) {
+            step.broken.push("not all generators made this step at the same time".into());
+        }
+    };
+    alone(&mut one.steps);
+    alone(&mut other.steps);
+    None
+}
+
+/// When it was measured, Unix time in milliseconds: once, or of a ramp once for each step.
+fn windows(outcome: &Outcome) -> Vec<Range<u64>> {
+    let at = |second: u32| outcome.started_ms + 1000 * u64::from(second);
+    let stretches = outcome.timeline.chunk_by(|a, b| a.phase == b.phase);
+    let measured = stretches.filter(|stretch| stretch[0].phase == Phase::Measured);
+    measured
+        .map(|stretch| {
+            let last = &stretch[stretch.len() - 1];
+            at(stretch[0].second)..at(last.second.saturating_add(last.seconds))
+        })
+        .collect()
+}
+
+/// Share of the longer one that both have in common, 0 to 1, if both are known but for so much.
+fn overlap(one: &Range<u64>, other: &Range<u64>, but_for: u64) -> f64 {
+    let length = |range: &Range<u64>| range.end.saturating_sub(range.start);
+    let common = one.start.max(other.start)..one.end.min(other.end);
+    let longer = length(one).max(length(other)).max(1);
+    (length(&common) + but_for).min(longer) as f64 / longer as f64
+}
+
+/// What all of them were to do.
+fn add_plan(whole: &mut Plan, other: &Plan) {
+    whole.fleets.extend_from_slice(&other.fleets);
+    if let (Some(mine), Some(theirs)) = (&mut whole.ladder, &other.ladder) {
+        mine.first += theirs.first;
+        mine.last += theirs.last;
+        if let (Rise::Add(step), Rise::Add(more)) = (&mut mine.rise, theirs.rise) {
+            *step += more;
+        }
+    }
 }
 
 /// Counts an outcome's time from a start so much earlier.
@@ -130,9 +221,12 @@ fn shift(outcome: &mut Outcome, by_ms: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::operation::Operation;
-    use crate::outcome::{Step, Throughput};
+    use crate::outcome::Throughput;
+    use crate::plan::{Arrival, Load};
     use crate::record::Recording;
     use crate::report::{Latency, write};
     use crate::sample;
@@ -173,13 +267,108 @@ mod tests {
     #[test]
     fn seconds_are_put_where_they_were() {
         let (one, mut other) = (sample::chat(), sample::chat());
-        other.started_ms += 2_400;
+        other.started_ms += 1_400;
         let whole = merge(named(vec![other, one.clone()])).unwrap();
         assert_eq!(whole.started_ms, one.started_ms);
-        assert_eq!(whole.timeline.len(), one.timeline.len() + 2);
-        assert_eq!(whole.timeline[1].connected, one.timeline[1].connected);
-        let both = one.timeline[3].connected + one.timeline[1].connected;
+        assert_eq!(whole.timeline.len(), one.timeline.len() + 1);
+        assert_eq!(whole.timeline[0].connected, one.timeline[0].connected);
+        let both = one.timeline[3].connected + one.timeline[2].connected;
         assert_eq!(whole.timeline[3].connected, both);
+    }
+
+    /// Of 30 measured seconds.
+    #[test]
+    fn rates_that_were_not_there_together_are_not_added() {
+        let apart = |ms: u64| {
+            let (one, mut other) = (sample::chat(), sample::chat());
+            other.started_ms += ms;
+            merge(named(vec![one, other])).map_err(|refused| refused.to_string())
+        };
+        assert!(apart(0).is_ok() && apart(1_500).is_ok());
+        let refused = apart(4_000).unwrap_err();
+        assert!(refused.contains("only 87 % of the measured time is common to both"), "{refused}");
+        assert!(
+            refused.contains("(4.0 s between their beginnings), and 95 % must be"),
+            "{refused}"
+        );
+        // The same beginning, and an end long before the other's.
+        let (one, mut other) = (sample::chat(), sample::chat());
+        other.timeline.truncate(17);
+        assert!(merge(named(vec![one, other])).is_err());
+    }
+
+    #[test]
+    fn what_was_offered_is_the_sum() {
+        let (one, mut other) = (sample::chat(), sample::chat());
+        let load = |outcome: &mut Outcome, load| {
+            if let Some(traffic) = outcome.plan.fleets[0].work.traffic_mut() {
+                traffic.load = load;
+            }
+        };
+        load(&mut other, Load::Rate { per_second: 250.0, arrival: Arrival::Even });
+        let whole = merge(named(vec![one.clone(), other.clone()])).unwrap();
+        assert_eq!(whole.plan.offered(), Some(750.0));
+        assert_eq!(whole.plan.sessions(), 2 * one.plan.sessions());
+        load(&mut other, Load::Outstanding(1));
+        assert_eq!(merge(named(vec![one, other])).unwrap().plan.offered(), None);
+    }
+
+    /// Each of two machines saw the sessions of both, and divided by its own.
+    #[test]
+    fn nobody_knows_what_a_session_costs_the_gateway() {
+        let whole = merge(named(vec![sample::chat(), sample::chat()])).unwrap();
+        let target = whole.target.unwrap();
+        assert_eq!((target.bytes_per_session, target.between), (None, None));
+        assert_eq!(target.peak_rss, sample::chat().target.unwrap().peak_rss);
+        assert_eq!(whole.generator.bytes_per_session, Some(10_000.0), "its own each one knows");
+    }
+
+    #[test]
+    fn every_machine_is_named() {
+        let names = |whole: &Outcome| -> Vec<String> {
+            whole.generators.iter().map(|one| one.name.clone()).collect()
+        };
+        let both = merge(named(vec![sample::chat(), sample::chat()])).unwrap();
+        assert_eq!(names(&both), ["run0", "run1"]);
+        assert_eq!(both.generators[1].connected, sample::chat().sessions.connected);
+        let third = ("third".to_owned(), sample::chat());
+        let all = merge(vec![("both".into(), both), third]).unwrap();
+        assert_eq!(names(&all), ["run0", "run1", "third"]);
+    }
+
+    /// A ramp of two steps of 10 s each, the second so many seconds behind the first.
+    fn ramp(rest: usize) -> Outcome {
+        let mut one = sample::chat();
+        one.plan.ladder = Some(Ladder {
+            first: 100.0,
+            last: 250.0,
+            rise: Rise::Add(100.0),
+            refine: 0,
+            settle: Duration::ZERO,
+            hold: Duration::from_secs(10),
+            least_share: 0.9,
+        });
+        one.timeline[17..17 + rest].iter_mut().for_each(|point| point.phase = Phase::WarmUp);
+        one.timeline.truncate(27 + rest);
+        one.steps = vec![step(100.0, 1e6), step(200.0, 1e6)];
+        one
+    }
+
+    #[test]
+    fn steps_that_were_not_made_together_are_not_good() {
+        let whole = merge(named(vec![ramp(2), ramp(2)])).unwrap();
+        let ladder = whole.plan.ladder.as_ref().unwrap();
+        assert_eq!((ladder.first, ladder.last, ladder.rise), (200.0, 500.0, Rise::Add(200.0)));
+        assert!(whole.steps.iter().all(Step::is_good));
+        assert_eq!(whole.rate_per_second(), 400.0);
+        // One rested longer between them.
+        let whole = merge(named(vec![ramp(2), ramp(5)])).unwrap();
+        let good: Vec<bool> = whole.steps.iter().map(Step::is_good).collect();
+        assert_eq!(good, [true, false]);
+        assert_eq!(whole.rate_per_second(), 200.0);
+        let mut other = ramp(2);
+        other.plan.ladder = None;
+        assert!(merge(named(vec![ramp(2), other])).is_err());
     }
 
     /// A step of a ramp that is good up to here.
@@ -261,6 +450,6 @@ mod tests {
         let mut later = sample::chat();
         later.started_ms += 3_600_000;
         let refused = merge(named(vec![later, one])).unwrap_err().to_string();
-        assert!(refused.contains("when the first was over"), "{refused}");
+        assert!(refused.contains("only 0 % of the measured time"), "{refused}");
     }
 }

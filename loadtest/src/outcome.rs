@@ -67,7 +67,7 @@ pub struct Outcome {
 /// One of several machines that made the load of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generator {
-    /// Its address.
+    /// Its address; of reports that were joined, what the report was called.
     pub name: String,
     /// See [`Sessions`].
     pub connected: u64,
@@ -480,7 +480,8 @@ impl Outcome {
     }
 
     /// Adds the outcome of another generator of the same run. Counts and histograms add up; a
-    /// duration is the longest; memory a session is the mean, weighted with the sessions.
+    /// duration is the longest; memory a session is the mean, weighted with the sessions. The plan is
+    /// left as it is.
     ///
     /// # Errors
     /// A histogram of the timeline that came from elsewhere is none.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use skein_loadtest::exit::Exit;
 use tempfile::TempDir;
 
@@ -290,7 +290,13 @@ fn one_command_makes_a_report_that_can_be_compared_and_merged() {
     let merge = |more: &[&str]| load(&[&["merge", &a, &other, "--report", &whole], more].concat());
     assert_ends(&merge(&[]), Exit::Ok, &["20 of 20 sessions"]);
     assert_eq!(summary(&path("whole"))["connected"], 20);
-    assert_eq!(summary(&path("whole"))["shares"].as_array().unwrap().len(), 2);
+    let both = summary(&path("whole"));
+    assert_eq!(both["shares"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&both["offered_per_second"], &both["agents"][1]["name"]),
+        (&json!(100.0), &json!(other))
+    );
+    assert!(found["gateway"].is_object() && both["gateway_bytes_per_session"].is_null(), "{both}");
     let taken = ["holds a report already", "--overwrite"];
     assert_ends(&merge(&[]), Exit::CouldNotRun, &taken);
     assert_ends(&merge(&["--overwrite"]), Exit::Ok, &["20 of 20 sessions"]);

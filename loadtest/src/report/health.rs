@@ -10,7 +10,7 @@ use crate::outcome::{Generator, Health, Phase, Point};
 /// One of several machines that made the load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSummary {
-    /// Its address.
+    /// Its address; of reports that were joined, the folder of its report.
     pub name: String,
     /// Whether it found nothing against its own figures.
     pub valid: bool,

@@ -121,7 +121,8 @@ pub struct Summary {
     /// Logins a second in the measured phase.
     pub logins_per_second: f64,
     /// Resident memory that one more session costs the gateway, bytes: a slope between two numbers
-    /// of sessions. Null if the gateway is not on this machine, or without two numbers.
+    /// of sessions. Null if the gateway is not on this machine, without two numbers, and of reports that
+    /// were joined.
     pub gateway_bytes_per_session: Option<f64>,
     /// The same of the generator.
     pub generator_bytes_per_session: Option<f64>,
