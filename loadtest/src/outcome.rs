@@ -145,6 +145,8 @@ pub struct Note {
 pub enum NoteKind {
     /// Generator and target take turns on the same cores.
     SharedCores,
+    /// Writers waited for answers before they wrote on.
+    ClosedLoop,
 }
 
 /// Lengths of the phases, seconds.

@@ -3,7 +3,7 @@
 
 use super::cores::{Starved, percent};
 use crate::outcome::{Health, Note, NoteKind, Phase, Point, Reason, ReasonKind};
-use crate::plan::Plan;
+use crate::plan::{Load, Plan};
 use crate::record::Recording;
 
 /// Datagrams that this program's sockets may drop, among those that came in on this machine. Each one
@@ -74,10 +74,20 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
 pub fn notes(evidence: &Evidence<'_>) -> Vec<Note> {
     let shared = evidence.counted(evidence.starved).filter(|one| one.is_shared);
     let worst = shared.max_by(|a, b| a.waited.total_cmp(&b.waited));
-    worst
-        .map(|worst| Note { kind: NoteKind::SharedCores, detail: worst.detail.clone() })
-        .into_iter()
-        .collect()
+    let shared =
+        worst.map(|worst| Note { kind: NoteKind::SharedCores, detail: worst.detail.clone() });
+    shared.into_iter().chain(closed_loop(evidence.plan)).collect()
+}
+
+fn closed_loop(plan: &Plan) -> Option<Note> {
+    let mut loads = plan.fleets.iter().filter_map(|fleet| fleet.work.traffic());
+    let closed = loads.any(|traffic| matches!(traffic.load, Load::Outstanding(_)));
+    closed.then(|| Note {
+        kind: NoteKind::ClosedLoop,
+        detail: "writers waited for answers before they wrote on: a gateway that is slow is asked \
+                 for less, and latencies are not what users feel"
+            .into(),
+    })
 }
 
 impl Evidence<'_> {

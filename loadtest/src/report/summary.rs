@@ -171,6 +171,7 @@ pub struct Reason {
 pub struct Note {
     /// What it is about, one word of a fixed list. shared_cores: generator and gateway take turns on
     /// the same cores, and the latencies contain the time for which one waited for the other.
+    /// closed_loop: writers waited for answers before they wrote on (`--outstanding`).
     pub kind: String,
     /// With figures, for people.
     pub detail: String,

@@ -56,7 +56,8 @@ impl Sum {
     /// Things that may still arrive.
     pub(super) fn under_way(&self) -> u64 {
         let (tally, ledger) = (&self.tally, &self.ledger);
-        ledger.open_acks + ledger.open_deliveries + tally.queued + tally.syncing + tally.connecting
+        let coming = tally.connecting + tally.away;
+        ledger.open_acks + ledger.open_deliveries + tally.queued + tally.syncing + coming
     }
 
     /// Messages that have not come as they should have.
@@ -160,6 +161,7 @@ impl Collected {
         for (tally, ledger) in &self.latest {
             sum.tally.live += tally.live;
             sum.tally.connecting += tally.connecting;
+            sum.tally.away += tally.away;
             sum.tally.logins += tally.logins;
             sum.tally.lost += tally.lost;
             sum.tally.failed += tally.failed;

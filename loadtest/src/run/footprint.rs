@@ -9,6 +9,9 @@ use crate::outcome::Footprint;
 /// The two numbers of sessions must be so far apart, or the noise of an allocator is all there is.
 const LEAST_DISTANCE: u64 = 500;
 
+/// No session takes less, bytes. A program that grows by less had the memory from sessions before.
+const LEAST_SLOPE: f64 = 1024.0;
+
 /// What a program used, over a run.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
@@ -54,16 +57,16 @@ impl Gauge {
     }
 
     pub(super) fn footprint(&self) -> Footprint {
-        let between = self
-            .rests
-            .first()
-            .zip(self.rests.last())
-            .filter(|(lower, upper)| upper.0 >= lower.0 + LEAST_DISTANCE);
+        let ends = self.rests.first().zip(self.rests.last());
+        let far = ends.filter(|(lower, upper)| upper.0 >= lower.0 + LEAST_DISTANCE);
+        let slope = far.map(|(lower, upper)| {
+            let bytes = (upper.1 as f64 - lower.1 as f64) / (upper.0 - lower.0) as f64;
+            (bytes, (lower.0, upper.0))
+        });
+        let slope = slope.filter(|(bytes, _)| *bytes >= LEAST_SLOPE);
         Footprint {
-            bytes_per_session: between.map(|(lower, upper)| {
-                (upper.1 as f64 - lower.1 as f64) / (upper.0 - lower.0) as f64
-            }),
-            between: between.map(|(lower, upper)| (lower.0, upper.0)),
+            bytes_per_session: slope.map(|(bytes, _)| bytes),
+            between: slope.map(|(_, between)| between),
             peak_rss: self.peak,
             cpu_seconds: self.measured_cpu,
         }
@@ -106,5 +109,7 @@ mod tests {
         assert_eq!(gauge.footprint().bytes_per_session, None);
         gauge.rest(1_100, 70_000_000);
         assert_eq!(gauge.footprint().bytes_per_session, None);
+        gauge.rest(11_000, 60_500_000);
+        assert_eq!(gauge.footprint().bytes_per_session, None, "it had the memory before");
     }
 }

@@ -136,6 +136,17 @@ fn storm(scenario: &Scenario, problem: &mut impl FnMut(&'static str, String)) {
             ),
         );
     }
+    let left = (scenario.run.measured + scenario.phases.drain).saturating_sub(load.cut_after);
+    if load.return_over >= left {
+        problem(
+            "load.return_over",
+            format!(
+                "`load.return_over` = {}: the run ends before all have returned; give it a longer \
+                 `for` or `drain`",
+                humantime::format_duration(load.return_over)
+            ),
+        );
+    }
 }
 
 fn agents(scenario: &Scenario, problem: &mut impl FnMut(&'static str, String)) {

@@ -149,6 +149,7 @@ fn rules_between_keys() {
         ("chat", "objectives = [\"p99(sync)<1s\"]", "s.toml:2: `p99(sync)<1s`: chat never does"),
         ("storm", "[load]\ncut = \"kill\"\n", "only a gateway that was started here"),
         ("storm", "for = \"4s\"\n", "is not within the measured time"),
+        ("storm", "[load]\nreturn_over = \"1h\"\n", "the run ends before all have returned"),
         ("ramp", "[load]\nrate = 5\n", "a ramp raises `load.rate`: give `ramp.start`"),
         ("ramp", "[load]\ngroups = 5\n", "`load.groups` means nothing to a ramp of chat"),
         ("ramp", "[ramp]\nstep = 5\nfactor = 2\n", "two ways to rise"),

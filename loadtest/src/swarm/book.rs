@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) live: u64,
     /// Connections being made now.
     pub(crate) connecting: u64,
+    /// Sessions that are not there and come back.
+    pub(crate) away: u64,
     /// See [`Sessions`](crate::outcome::Sessions).
     pub(crate) logins: u64,
     /// See [`Sessions`](crate::outcome::Sessions).

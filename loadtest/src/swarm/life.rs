@@ -277,7 +277,8 @@ impl Shard {
             let number = match of {
                 State::Connecting | State::Greeting => &mut tally.connecting,
                 State::Live => &mut tally.live,
-                State::Idle | State::Away => return,
+                State::Away => &mut tally.away,
+                State::Idle => return,
             };
             *number = number.saturating_add_signed(change);
         };

@@ -136,9 +136,10 @@ impl Shard {
             let Some(entry) = session.entry.as_ref() else { continue };
             match (entry.resume_since, session.state) {
                 (Some(since), State::Away | State::Connecting | State::Greeting)
-                    if since <= now =>
+                    if since <= now
+                        || matches!(self.work(session.share as usize), Work::Storm { .. }) =>
                 {
-                    self.book.failure(Operation::Resume, since, failure);
+                    self.book.failure(Operation::Resume, since.min(now), failure);
                 }
                 (None, State::Connecting) => {
                     self.book.failure(Operation::Connect, entry.intended, failure);

@@ -239,6 +239,22 @@ fn lost_ones_of_a_backlog() {
     assert!((0..=passes).any(may_be), "{} in {passes} passes, {first} of 16", found.lost);
 }
 
+/// The end waits for whoever is still to return.
+#[test]
+fn a_storm_ends_when_all_have_returned() {
+    let target = Target::start(Behaviour::default());
+    let work = Work::Storm {
+        sessions: 20,
+        cut: Cut::Close,
+        after: Duration::from_millis(500),
+        return_over: Duration::from_secs(4),
+    };
+    let plan = plan(&target, work, Duration::from_secs(1));
+    let outcome = Run::start(plan, Hooks::default()).unwrap().finish().unwrap();
+    assert_eq!(whole(&outcome, Operation::Resume).count(), 20);
+    assert_eq!(whole(&outcome, Operation::Resume).failed(), 0);
+}
+
 /// Sessions that are closed at once come back, each with its own ticket.
 #[test]
 fn a_storm_is_resumed_with_tickets_of_ones_own() {
