@@ -377,7 +377,7 @@ mod tests {
         (0..load as u64).for_each(|us| measured.success(Operation::SendAck, us + 1, 1));
         let broken = if load > knee { vec!["p99".to_owned()] } else { Vec::new() };
         let throughput = Throughput { acked: load, ..Throughput::default() };
-        Step { load, throughput, broken, measured }
+        Step { load, throughput, broken, measured, ..Step::default() }
     }
 
     #[test]

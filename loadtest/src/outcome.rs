@@ -2,6 +2,7 @@
 //! needs the run any more. The outcomes of several generators merge into one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,14 @@ pub struct Reason {
     pub kind: ReasonKind,
     /// With figures, for people.
     pub detail: String,
+}
+
+/// The word of its kind, and the figures.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = serde_json::to_value(self.kind).map_err(|_| fmt::Error)?;
+        write!(f, "{}: {}", kind.as_str().unwrap_or_default(), self.detail)
+    }
 }
 
 /// Rules that a valid run keeps.
@@ -399,7 +408,7 @@ pub struct Footprint {
 }
 
 /// One step of a ramp.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Load that was asked for: messages a second, or what the ramp raises.
     pub load: f64,
@@ -407,6 +416,10 @@ pub struct Step {
     pub throughput: Throughput,
     /// Which objectives broke, as text; none: the step is good.
     pub broken: Vec<String>,
+    /// Of a bad step: what the generator was short of. If anything, the step says nothing of the
+    /// target.
+    #[serde(default)]
+    pub limits: Vec<Reason>,
     /// What was measured.
     pub measured: Recording,
 }
@@ -576,6 +589,12 @@ pub(crate) fn append(timeline: &mut Vec<Point>, mut point: Point, seconds: u32) 
     }
 }
 
+/// The bad step of the least load, above which a search does not go.
+pub fn least_bad(steps: &[Step]) -> Option<&Step> {
+    let bad = steps.iter().filter(|step| !step.is_good());
+    bad.min_by(|a, b| a.load.total_cmp(&b.load))
+}
+
 impl Step {
     /// Whether nothing breaks it.
     pub fn is_good(&self) -> bool {
@@ -589,6 +608,7 @@ impl Step {
         let new = other.broken.iter().filter(|why| !self.broken.contains(why));
         let new: Vec<String> = new.cloned().collect();
         self.broken.extend(new);
+        self.limits.extend(other.limits.iter().cloned());
         self.measured.merge(&other.measured);
     }
 }

@@ -310,6 +310,32 @@ fn one_command_makes_a_report_that_can_be_compared_and_merged() {
     assert_ne!(summary(&path("a"))["run"], found["run"]);
 }
 
+/// A bound that every thread exceeds: what then breaks at a step may be the generator's doing.
+#[test]
+fn a_ramp_that_ends_at_the_generator_does_not_call_it_a_knee() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("ramp");
+    let rungs = ["--start", "50", "--factor", "2", "--most", "200", "--refine", "0"];
+    let with = ["--objective", "count(send_ack)<75", "--max-thread-cpu", "0.001%", "--for", "1s"];
+    let done = climb(&report, &[&rungs[..], &with].concat());
+    let words = ["INVALID generator_cpu", "100.0 was too much for the generator itself"];
+    assert_ends(&done, Exit::Invalid, &words);
+    let found = summary(&report);
+    assert_eq!(found["knee"]["place"], "generator_limited", "{found}");
+    let broken = found["steps"][1]["broken"].as_array().unwrap();
+    assert!(broken.iter().any(|why| why.as_str().unwrap().starts_with("generator_cpu: ")));
+}
+
+/// A short ramp against a gateway of its own, on a machine that may be busy.
+fn climb(report: &Path, more: &[&str]) -> Output {
+    let (skein, report) = (skein(), report.display().to_string());
+    let skein = skein.to_str().unwrap();
+    let target = ["ramp", "--spawn-gateway", "--gateway", skein, "--report", &report];
+    let patience = ["--late-after", "5s", "--drop-after", "30s", "--max-thread-wait", "100%"];
+    let rest = ["--pairs", "5", "--shards", "1", "--warm-up", "500ms", "--least-share", "50%"];
+    load(&[&target[..], &patience, &rest, more].concat())
+}
+
 fn wait(mut child: Child) -> Output {
     let deadline = Instant::now() + Duration::from_secs(60);
     while child.try_wait().unwrap().is_none() {

@@ -14,11 +14,13 @@ mod counters;
 mod cpu;
 mod rules;
 mod scrape;
+mod steps;
 mod target;
 mod watch;
 
 pub use cores::{Place, Starved, busy_stretches, starved_stretches};
 pub use rules::{Evidence, notes, reasons};
 pub use scrape::{NoFigures, figures};
+pub use steps::blame;
 pub use target::{Scraped, Target};
 pub use watch::Watch;

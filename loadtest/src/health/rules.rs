@@ -56,8 +56,6 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
         .map(|point| &point.health)
         .collect();
     let found = [
-        dropped(evidence.measured),
-        late(evidence.measured, evidence.plan),
         standstill(&measured, evidence.plan),
         processor(evidence),
         starved(evidence),
@@ -67,7 +65,13 @@ pub fn reasons(evidence: &Evidence<'_>) -> Vec<Reason> {
         files(evidence),
         ports(evidence.not_begun),
     ];
-    found.into_iter().flatten().collect()
+    let timetable = timetable(evidence.measured, evidence.plan);
+    timetable.into_iter().chain(found.into_iter().flatten()).collect()
+}
+
+/// Whether what was due was begun, and begun in time.
+pub(super) fn timetable(measured: &Recording, plan: &Plan) -> Vec<Reason> {
+    [dropped(measured), late(measured, plan)].into_iter().flatten().collect()
 }
 
 /// What a reader of the figures must know, and what does not make them wrong.

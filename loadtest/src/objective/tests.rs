@@ -61,8 +61,8 @@ fn a_step_is_judged_by_what_it_measured() {
     let step = Step {
         load: 600.0,
         throughput: outcome.throughput,
-        broken: Vec::new(),
         measured: outcome.measured.clone(),
+        ..Step::default()
     };
     let judge = |text: &str| text.parse::<Objective>().unwrap().judge_step(&step, 30.0);
     let holds = |text| judge(text).map(|verdict| verdict.holds);

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Outcome, ReasonKind};
+use crate::outcome::{Outcome, ReasonKind, least_bad};
 
 /// Where the knee of a ramp lies, in messages a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub enum Place {
     Found,
     /// Every load was good, up to the greatest that was to be tried.
     BeyondMost,
+    /// Nobody knows: the least load at which something broke was too much for the generator itself. The
+    /// run is not valid.
+    GeneratorLimited,
     /// No load was good.
     BelowFirst,
     /// The search ended before anything broke.
@@ -38,15 +41,14 @@ impl Knee {
     /// Of a run; none: it is no ramp.
     pub(super) fn of(outcome: &Outcome) -> Option<Self> {
         let most = outcome.plan.ladder.as_ref()?.last;
-        let loads = |good: bool| {
-            let steps = outcome.steps.iter().filter(move |step| step.broken.is_empty() == good);
-            steps.map(|step| step.load)
-        };
-        let last_good = loads(true).max_by(f64::total_cmp);
-        let first_bad = loads(false).min_by(f64::total_cmp);
+        let good = outcome.steps.iter().filter(|step| step.is_good());
+        let last_good = good.map(|step| step.load).max_by(f64::total_cmp);
+        let least_bad = least_bad(&outcome.steps);
+        let first_bad = least_bad.map(|step| step.load);
         let is_cut_short = outcome.ended_early
             || outcome.reasons.iter().any(|reason| reason.kind == ReasonKind::AgentLost);
         let place = match (last_good, first_bad) {
+            _ if least_bad.is_some_and(|step| !step.limits.is_empty()) => Place::GeneratorLimited,
             (Some(_), Some(_)) => Place::Found,
             (None, Some(_)) => Place::BelowFirst,
             (Some(_), None) if !is_cut_short => Place::BeyondMost,
@@ -63,6 +65,15 @@ impl fmt::Display for Knee {
         }
         match self.place {
             Place::Found => Ok(()),
+            Place::GeneratorLimited => {
+                let none = if self.last_good.is_none() { "no step was good" } else { "" };
+                write!(
+                    f,
+                    "{none}; {:.1} was too much for the generator itself, so the knee is not the \
+                     gateway's: give it more cores or --agents",
+                    self.first_bad.unwrap_or_default()
+                )
+            }
             Place::BeyondMost => write!(
                 f,
                 "; every step was good, so the knee lies beyond --most ({:.0}): raise it",

@@ -324,6 +324,12 @@ fn a_ramp_shows_its_steps() {
         }
     };
     says(&|_| {}, Place::Found, "the last good step: 1500.0");
+    let limit = |one: &mut Outcome| {
+        let (kind, detail) = (ReasonKind::GeneratorCpu, "it was busy".to_owned());
+        one.steps[2].limits = vec![OutcomeReason { kind, detail }];
+    };
+    let generators = "1500.0; 2250.0 was too much for the generator itself, so the knee is not the";
+    says(&limit, Place::GeneratorLimited, generators);
     let beyond =
         "the last good step: 1500.0; every step was good, so the knee lies beyond --most (3000)";
     says(&|one| drop(one.steps.pop()), Place::BeyondMost, beyond);

@@ -79,7 +79,7 @@ impl Conductor {
         self.wait(patience, |_| None);
         let measured = std::mem::take(&mut self.collected.measured);
         let seconds = self.seconds(window.start, window.end);
-        let step = Step { load, throughput: self.meter.read(), broken: Vec::new(), measured };
+        let step = Step { load, throughput: self.meter.read(), measured, ..Step::default() };
         (ended != Ended::Stop).then_some((step, seconds))
     }
 

@@ -350,17 +350,7 @@ impl Conductor {
         let (points, bounds) = (&self.collected.timeline, &self.plan.bounds);
         let busy = health::busy_stretches(points, bounds);
         let starved = health::starved_stretches(points, bounds, self.place());
-        for (at, step) in self.steps.iter_mut().enumerate().filter(|(_, one)| !one.is_good()) {
-            // The figures are of the steps before it; but then it says nothing of the target.
-            if let Some(Some((_, detail))) = busy.get(at) {
-                step.broken.push(format!("generator_cpu: {detail}"));
-            }
-            if let Some(Some(starved)) = starved.get(at)
-                && !starved.is_shared
-            {
-                step.broken.push(format!("generator_starved: {}", starved.detail));
-            }
-        }
+        let of_the_knee = health::blame(&mut self.steps, &self.plan, &busy, &starved);
         let evidence = Evidence {
             plan: &self.plan,
             measured: &self.collected.measured,
@@ -371,7 +361,10 @@ impl Conductor {
             not_begun: ends.get(&Failure::CannotDial).copied().unwrap_or(0),
             max_files: open_files.and_then(|limits| limits.soft),
         };
-        lock(&self.shared.reasons).extend(health::reasons(&evidence));
+        let mut reasons = lock(&self.shared.reasons);
+        reasons.extend(of_the_knee);
+        reasons.extend(health::reasons(&evidence));
+        drop(reasons);
         self.notes = health::notes(&evidence);
     }
 
