@@ -227,14 +227,15 @@ fn watch(
         .map_err(|error| Failure::could_not_run(format!("the generator broke: {error}")))
 }
 
-/// Says what is broken at a step of a ramp.
+/// Says what is broken at a step of a ramp: whatever would fail a run with its figures.
 fn judge(scenario: &Scenario) -> Judge {
     let objectives: Vec<Objective> = scenario.run.objectives.clone();
     let seconds = scenario.run.measured.as_secs_f64();
     Box::new(move |step: &Step| {
         let verdicts = objectives.iter().filter_map(|one| one.judge_step(step, seconds));
         let missed = verdicts.filter(|verdict| !verdict.holds);
-        missed.map(|verdict| format!("{}: {}", verdict.objective, verdict.shown)).collect()
+        let missed = missed.map(|verdict| format!("{}: {}", verdict.objective, verdict.shown));
+        missed.chain(report::failures_of_step(step, &objectives)).collect()
     })
 }
 

@@ -25,6 +25,7 @@ use crate::objective::Objective;
 use crate::operation::Operation;
 use crate::outcome::{self, Outcome};
 
+pub use failed::failures_of_step;
 pub use health::{AgentSummary, HealthSummary};
 pub use knee::{Knee, Place};
 pub use summary::{
