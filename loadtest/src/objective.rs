@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::Operation;
-use crate::outcome::{Outcome, Step};
+use crate::outcome::{Correctness, Outcome, Sessions, Step};
 use crate::record::OperationRecord;
 
 pub use parse::ObjectiveError;
@@ -183,19 +183,23 @@ impl Objective {
         about.is_none_or(|about| about == operation)
     }
 
-    /// Whether it holds in a finished run.
+    /// Whether it holds in a finished run; of a ramp in its last good step.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
         let measured = match self.quantity {
-            Quantity::Whole(whole) => whole.of(outcome),
+            Quantity::Whole(whole) => {
+                let good = outcome.steps.iter().rev().find(|step| step.is_good());
+                let counts = good.and_then(|step| whole.of_step(step));
+                counts.or_else(|| whole.of_run(outcome))
+            }
             quantity => quantity.measure(&Part::of_run(outcome)),
         };
         self.verdict(measured)
     }
 
-    /// Whether it holds in a step of a ramp. Nothing for what is only known of a whole run.
+    /// Whether it holds in a step of a ramp. Nothing for memory, which is only known of a whole run.
     pub fn judge_step(&self, step: &Step, seconds: f64) -> Option<Verdict> {
         match self.quantity {
-            Quantity::Whole(_) => None,
+            Quantity::Whole(whole) => Some(self.verdict(Some(whole.of_step(step)?))),
             quantity => Some(self.verdict(quantity.measure(&Part::of_step(step, seconds)))),
         }
     }
@@ -314,8 +318,21 @@ impl Tally {
 }
 
 impl Whole {
-    fn of(self, outcome: &Outcome) -> Option<f64> {
-        let (sessions, found) = (&outcome.sessions, &outcome.correctness);
+    fn of_run(self, outcome: &Outcome) -> Option<f64> {
+        match self {
+            Self::GatewayBytes => outcome.target.as_ref()?.bytes_per_session,
+            Self::GeneratorBytes => outcome.generator.bytes_per_session,
+            count => count.count(&outcome.sessions, &outcome.correctness),
+        }
+    }
+
+    /// Nothing for memory, which is read before the first step.
+    fn of_step(self, step: &Step) -> Option<f64> {
+        let counts = step.counts.as_ref()?;
+        self.count(&counts.sessions, &counts.correctness)
+    }
+
+    fn count(self, sessions: &Sessions, found: &Correctness) -> Option<f64> {
         let count = match self {
             Self::Connected => sessions.connected,
             Self::Peak => sessions.peak,
@@ -333,8 +350,7 @@ impl Whole {
             Self::Unchecked => found.unchecked,
             Self::Foreign => found.foreign,
             Self::Recovered => found.recovered,
-            Self::GatewayBytes => return outcome.target.as_ref()?.bytes_per_session,
-            Self::GeneratorBytes => return outcome.generator.bytes_per_session,
+            Self::GatewayBytes | Self::GeneratorBytes => return None,
         };
         Some(count as f64)
     }

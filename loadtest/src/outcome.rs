@@ -420,8 +420,20 @@ pub struct Step {
     /// target.
     #[serde(default)]
     pub limits: Vec<Reason>,
+    /// What was counted while it was measured and answered; none of outcomes of older versions.
+    #[serde(default)]
+    pub counts: Option<StepCounts>,
     /// What was measured.
     pub measured: Recording,
+}
+
+/// What one step of a ramp counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepCounts {
+    /// `connected` is at its end; losses and failures are those of the step.
+    pub sessions: Sessions,
+    /// Of the step, as far as it was known by its end.
+    pub correctness: Correctness,
 }
 
 /// A running run, for a live view and for metrics.
@@ -609,6 +621,14 @@ impl Step {
         let new: Vec<String> = new.cloned().collect();
         self.broken.extend(new);
         self.limits.extend(other.limits.iter().cloned());
+        self.counts = match (self.counts.take(), &other.counts) {
+            (Some(mut mine), Some(theirs)) => {
+                mine.sessions.merge(&theirs.sessions);
+                mine.correctness.merge(&theirs.correctness);
+                Some(mine)
+            }
+            _ => None,
+        };
         self.measured.merge(&other.measured);
     }
 }
@@ -657,6 +677,24 @@ impl Correctness {
         self.false_acks += other.false_acks;
         self.foreign += other.foreign;
         self.recovered += other.recovered;
+    }
+
+    /// What has been found since an earlier account. What is taken back, such as a loss that was none,
+    /// counts as nothing.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(before.sent),
+            acked: self.acked.saturating_sub(before.acked),
+            delivered: self.delivered.saturating_sub(before.delivered),
+            lost: self.lost.saturating_sub(before.lost),
+            unchecked: self.unchecked.saturating_sub(before.unchecked),
+            duplicated: self.duplicated.saturating_sub(before.duplicated),
+            reordered: self.reordered.saturating_sub(before.reordered),
+            corrupted: self.corrupted.saturating_sub(before.corrupted),
+            false_acks: self.false_acks.saturating_sub(before.false_acks),
+            foreign: self.foreign.saturating_sub(before.foreign),
+            recovered: self.recovered.saturating_sub(before.recovered),
+        }
     }
 
     /// Whether every message is known to have been treated as it must be.

@@ -326,6 +326,22 @@ fn a_ramp_that_ends_at_the_generator_does_not_call_it_a_knee() {
     assert!(broken.iter().any(|why| why.as_str().unwrap().starts_with("generator_cpu: ")));
 }
 
+/// Counters of the whole run say of each step whether it is good.
+#[test]
+fn a_step_is_bad_if_a_counter_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("ramp");
+    let rungs = ["--start", "50", "--factor", "2", "--most", "200", "--refine", "0"];
+    let with = ["--objective", "acked<75", "--objective", "connected>=10", "--for", "1s"];
+    let done = climb(&report, &[&rungs[..], &with].concat());
+    assert_ends(&done, Exit::Ok, &["the last good step: 50.0", "holds  acked<75"]);
+    let found = summary(&report);
+    assert_eq!(
+        (&found["knee"]["place"], &found["knee"]["first_bad"]),
+        (&json!("found"), &json!(100.0))
+    );
+}
+
 /// A short ramp against a gateway of its own, on a machine that may be busy.
 fn climb(report: &Path, more: &[&str]) -> Output {
     let (skein, report) = (skein(), report.display().to_string());

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::outcome::StepCounts;
 use crate::sample;
 
 fn judge(text: &str) -> Verdict {
@@ -62,6 +63,10 @@ fn a_step_is_judged_by_what_it_measured() {
         load: 600.0,
         throughput: outcome.throughput,
         measured: outcome.measured.clone(),
+        counts: Some(StepCounts {
+            sessions: Sessions { connected: 2_000, lowest: 1_990, lost: 10, ..Sessions::default() },
+            correctness: Correctness { sent: 18_000, lost: 3, ..Correctness::default() },
+        }),
         ..Step::default()
     };
     let judge = |text: &str| text.parse::<Objective>().unwrap().judge_step(&step, 30.0);
@@ -71,8 +76,24 @@ fn a_step_is_judged_by_what_it_measured() {
     assert_eq!(holds("rate>=500"), Some(true));
     assert_eq!(holds("rate(send_ack)==500"), Some(true));
     assert_eq!(holds("p50(sync)<1s"), Some(false));
-    // Only known of a whole run: it is judged at the end.
-    assert_eq!(holds("lost==0"), None);
+    for (text, expected) in [
+        ("lost==0", false),
+        ("lost==3", true),
+        ("sessions_lost==0", false),
+        ("connected>=2000", true),
+        ("lowest>=2000", false),
+        ("sent==18_000", true),
+    ] {
+        assert_eq!(holds(text), Some(expected), "{text}");
+    }
+    // Read before the first step: it is judged at the end.
+    assert_eq!(holds("gateway_bytes_per_session<1MB"), None);
+    // The run's verdict is about the last good step, as its figures are.
+    let mut whole = outcome.clone();
+    whole.steps = vec![step.clone()];
+    assert!("lost==3".parse::<Objective>().unwrap().judge(&whole).holds);
+    whole.steps[0].broken.push("p99".into());
+    assert!("lost==0".parse::<Objective>().unwrap().judge(&whole).holds, "no step is good");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::Stage;
 use super::conduct::{AHEAD, Conductor, Ended};
 use super::search::Search;
 use crate::clock::{self, Nanos, SECOND, length};
-use crate::outcome::{Phase, Step};
+use crate::outcome::{Phase, Step, StepCounts};
 use crate::plan::{Fleet, Ladder, Load};
 use crate::record::Recording;
 use crate::swarm::Order;
@@ -72,6 +72,7 @@ impl Conductor {
         }
         self.phase = Phase::Measured;
         self.collected.measured = Recording::new();
+        let before = self.counts();
         let ended = self.wait(window.end, |_| None);
         self.phase = Phase::WarmUp;
         // What is under way belongs to the step as well.
@@ -79,8 +80,36 @@ impl Conductor {
         self.wait(patience, |_| None);
         let measured = std::mem::take(&mut self.collected.measured);
         let seconds = self.seconds(window.start, window.end);
-        let step = Step { load, throughput: self.meter.read(), measured, ..Step::default() };
+        let throughput = self.meter.read();
+        let mut counts = self.counts_since(&before, second);
+        // The load goes on while what is under way is waited for, and is no part of the step.
+        let of_window = |rate: f64| (rate * seconds).round() as u64;
+        counts.correctness.sent = of_window(throughput.sent);
+        counts.correctness.acked = of_window(throughput.acked);
+        counts.correctness.delivered = of_window(throughput.delivered);
+        let counts = Some(counts);
+        let step = Step { load, throughput, measured, counts, ..Step::default() };
         (ended != Ended::Stop).then_some((step, seconds))
+    }
+
+    fn counts(&self) -> StepCounts {
+        let sessions = self.collected.sessions(self.plan.sessions());
+        StepCounts { sessions, correctness: self.collected.sum().ledger.found }
+    }
+
+    /// What a step counted that began at a second of the timeline.
+    fn counts_since(&self, before: &StepCounts, second: u64) -> StepCounts {
+        let mut counts = self.counts();
+        counts.correctness = counts.correctness.since(&before.correctness);
+        let (mine, theirs) = (&mut counts.sessions, &before.sessions);
+        mine.lost = mine.lost.saturating_sub(theirs.lost);
+        mine.failed = mine.failed.saturating_sub(theirs.failed);
+        let points = self.collected.timeline.iter().rev();
+        let points = points.take_while(|point| u64::from(point.second) >= second);
+        let live = points.map(|point| point.connected).chain([mine.connected]);
+        (mine.lowest, mine.peak) =
+            live.fold((u64::MAX, 0), |(low, high), live| (low.min(live), high.max(live)));
+        counts
     }
 
     /// What a load that was too much left behind is no part of the next one. `false`: the run is to
