@@ -12,6 +12,9 @@
 //! rate_per_second = 2000.0
 //! "send_ack.p50_us" = 450
 //! "send_ack.p99_us" = { value = 1900, tolerance = "25%" }
+//!
+//! [[fleets]]           # what was asked for, as in summary.json; without it anything will do
+//! connect_rate = 500.0
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::figure::{figures, names};
-use super::{Comparison, DEFAULT_TOLERANCE, Figure, differences, rate};
+use super::{Comparison, DEFAULT_TOLERANCE, Figure, asked, differences, rate};
 use crate::nearest::nearest;
 use crate::report::Summary;
 
@@ -39,6 +42,9 @@ pub struct Baseline {
     /// What is allowed where a figure says nothing: "10%" or a share of 1.
     pub tolerance: Tolerance,
     figures: BTreeMap<String, Entry>,
+    /// What its fleets were asked to do, without their names; none: anything will do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fleets: Vec<serde_json::Value>,
 }
 
 /// An allowed change for the worse.
@@ -87,6 +93,7 @@ impl Baseline {
             offered_per_second: summary.offered_per_second,
             tolerance: Tolerance(tolerance),
             figures: judged.map(|figure| (figure.name, Entry::Value(figure.value))).collect(),
+            fleets: summary.fleets.clone(),
         }
     }
 
@@ -151,6 +158,7 @@ impl Baseline {
             ("number of sessions", sessions.to_string(), run.planned.to_string()),
             ("offered rate", rate(offered), rate(run.offered_per_second)),
         ]);
+        comparison.unlike.extend(asked::differences(&self.fleets, &run.fleets));
         Ok(comparison)
     }
 }

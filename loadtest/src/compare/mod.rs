@@ -5,6 +5,7 @@
 //! and the longest time of a run always is; both are shown. Figures of a run that is not valid are
 //! never compared.
 
+mod asked;
 mod baseline;
 mod figure;
 
@@ -106,6 +107,7 @@ impl Comparison {
             ("version", before.program.clone(), after.program.clone()),
         ];
         comparison.unlike = differences(asked);
+        comparison.unlike.extend(asked::differences(&before.fleets, &after.fleets));
         comparison.notes = differences(others);
         comparison
     }
@@ -185,7 +187,7 @@ fn change(old: &Figure, new: Option<&Figure>, tolerance: f64) -> Change {
                 Better::Higher => old.value - new.value,
                 Better::Lower | Better::Zero => new.value - old.value,
             };
-            let allowed = tolerance * old.value.abs();
+            let allowed = tolerance * old.value.abs().max(figure::least(&old.name));
             if worse > allowed {
                 Verdict::Worse
             } else if -worse > allowed {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::outcome::Outcome;
-use crate::plan::Load;
+use crate::plan::{Fleet, Load, Work};
 use crate::record::Recording;
 use crate::sample;
 
@@ -102,7 +102,9 @@ fn other_runs_are_noted() {
     if let Some(traffic) = after.plan.fleets[0].work.traffic_mut() {
         traffic.load = Load::Outstanding(1);
     }
-    let (before, after) = (run(&before), run(&after));
+    let (mut before, mut after) = (run(&before), run(&after));
+    // What fleets differ in has a test of its own; reports of before have none.
+    (before.fleets, after.fleets) = (Vec::new(), Vec::new());
     let wanted = [
         "the scenario is chat before, group after",
         "the number of sessions is 2000 before, 7 after",
@@ -116,6 +118,52 @@ fn other_runs_are_noted() {
     let mut any = baseline;
     (any.sessions, any.offered_per_second) = (None, None);
     assert_eq!(any.compare(&after, None).unwrap().unlike, wanted[..1]);
+}
+
+/// Whatever the load is made of, and by a baseline that went through its file too.
+#[test]
+fn runs_of_other_loads_are_not_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("baseline.toml");
+    let unlike = |change: &dyn Fn(&mut Fleet)| {
+        let (before, mut after) = (sample::chat(), sample::chat());
+        change(&mut after.plan.fleets[0]);
+        let (before, after) = (run(&before), run(&after));
+        let found = Comparison::of_runs(&before, &after, 0.1).unlike;
+        Baseline::of(&before, 0.1).write(&path).unwrap();
+        assert_eq!(Baseline::read(&path).unwrap().compare(&after, None).unwrap().unlike, found);
+        found
+    };
+    assert_eq!(unlike(&|_| {}), [""; 0]);
+    assert_eq!(unlike(&|fleet| fleet.name = "another".into()), [""; 0]);
+    let longer = unlike(&|fleet| {
+        if let Some(traffic) = fleet.work.traffic_mut() {
+            traffic.payload_bytes = 128..=32_768;
+        }
+    });
+    let words = "payload_bytes.end of fleet 1 is 128 before, 32768 after";
+    assert!(longer.len() == 1 && longer[0].ends_with(words), "{longer:?}");
+    let churn = |rate| move |fleet: &mut Fleet| fleet.work = Work::Churn { sessions: 2_000, rate };
+    let (mut before, mut after) = (sample::chat(), sample::chat());
+    churn(10.0)(&mut before.plan.fleets[0]);
+    churn(100.0)(&mut after.plan.fleets[0]);
+    let found = Comparison::of_runs(&run(&before), &run(&after), 0.1).unlike;
+    assert_eq!(found, ["the work.rate of fleet 1 is 10 before, 100 after"]);
+}
+
+#[test]
+fn a_first_failure_is_within_the_tolerance_of_what_may_fail() {
+    let failing = |failed| {
+        let mut outcome = sample::chat();
+        let of = crate::operation::Operation::Deliver;
+        let why = crate::operation::Failure::TimedOut;
+        (0..failed).for_each(|_| outcome.measured.failure(of, why));
+        run(&outcome)
+    };
+    let compare = |failed| Comparison::of_runs(&failing(0), &failing(failed), 0.1);
+    // Of 15,000: 10 % of 1 % are 15.
+    assert_eq!(verdict(&compare(15), "deliver.error_rate"), Verdict::Same);
+    assert_eq!(verdict(&compare(16), "deliver.error_rate"), Verdict::Worse);
 }
 
 #[test]

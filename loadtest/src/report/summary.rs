@@ -17,6 +17,7 @@ use crate::objective::{Objective, Verdict};
 use crate::operation::Operation;
 use crate::outcome::{Footprint, Outcome};
 use crate::packed::NotAHistogram;
+use crate::plan::Fleet;
 use crate::record::{OperationRecord, Recording};
 use crate::share::Share;
 
@@ -59,6 +60,9 @@ pub struct Summary {
     /// Each objective, and whether it holds.
     #[schemars(with = "Vec<VerdictSchema>")]
     pub objectives: Vec<Verdict>,
+    /// What each fleet was asked to do, without its name: what `compare` finds runs alike by.
+    #[serde(default)]
+    pub fleets: Vec<serde_json::Value>,
     /// Sessions that were asked for.
     pub planned: u64,
     /// Sessions that were logged in when the measured phase ended.
@@ -344,6 +348,7 @@ impl Summary {
             failures,
             ended_early: outcome.ended_early,
             objectives,
+            fleets: outcome.plan.fleets.iter().filter_map(asked).collect(),
             planned: sessions.planned,
             connected: sessions.connected,
             peak: sessions.peak,
@@ -444,6 +449,13 @@ impl Summary {
     pub fn slots(&self) -> &[Slot] {
         &self.timeline.slots
     }
+}
+
+/// A fleet without its name.
+fn asked(fleet: &Fleet) -> Option<serde_json::Value> {
+    let mut fleet = serde_json::to_value(fleet).ok()?;
+    fleet.as_object_mut()?.remove("name");
+    Some(fleet)
 }
 
 impl Reason {
