@@ -10,6 +10,7 @@ use skein_loadtest::plan::{
     Algorithm, Arrival, Credentials, Cut, Fleet, Identity, Ladder, Load, Manners, Phases, Plan,
     Rise, Secret, Traffic, Trust, Work,
 };
+use skein_loadtest::record::Recording;
 use skein_loadtest::run::{Hooks, Run, RunError};
 use skein_loadtest::spawn::{Gateway, Options};
 
@@ -125,6 +126,31 @@ fn a_backlog_is_synced_whole_by_each_new_device() {
     // Those of the warm-up as well.
     let synced = synced + outcome.unmeasured.get(Operation::Sync).map_or(0, |one| one.count());
     assert_eq!((found.acked, found.delivered), (3 * 700, synced * 700));
+}
+
+/// The backlog is looked for behind what the users wrote before.
+#[test]
+fn a_backlog_is_synced_behind_a_history() {
+    let work = Work::Sync {
+        receivers: 2,
+        backlog: 50,
+        outstanding: 4,
+        payload_bytes: 64..=64,
+        login_rate: 4.0,
+    };
+    let (gateway, plan) = plan(work, &[]);
+    for _ in 0..2 {
+        let outcome = Run::start(plan.clone(), Hooks::default()).unwrap().finish().unwrap();
+        assert_good(&outcome);
+        let syncs = |recording: &Recording| {
+            recording.get(Operation::Sync).map_or((0, 0), |one| (one.count(), one.failed()))
+        };
+        let (measured, rest) = (syncs(&outcome.measured), syncs(&outcome.unmeasured));
+        assert!(measured.0 > 0 && (measured.1, rest.1) == (0, 0), "{measured:?} {rest:?}");
+        let found = outcome.correctness;
+        assert_eq!((found.acked, found.delivered), (2 * 50, (measured.0 + rest.0) * 50));
+    }
+    drop(gateway);
 }
 
 #[test]

@@ -84,10 +84,10 @@ impl Shard {
 
     fn ask_for_backlog(&mut self, io: &mut Io<'_>, index: u32, mut sync: Sync) {
         sync.is_whole = false;
-        let line = &self.lines[self.sessions[index as usize].line as usize];
-        let target = range::Target::Conversation(Bytes::copy_from_slice(&line.conversation));
-        let one =
-            wire::Range { target: Some(target), from: 1, to: sync.head, ..Default::default() };
+        let writer = &self.lines[self.filler_of(index) as usize];
+        let target = range::Target::Conversation(Bytes::copy_from_slice(&writer.conversation));
+        let (from, to) = (sync.position + 1, sync.head);
+        let one = wire::Range { target: Some(target), from, to, ..Default::default() };
         let request = client_frame::Kind::PullRequest(wire::PullRequest { ranges: vec![one] });
         let intended = sync.intended;
         if !self.request(io, index, request, Job::Backlog(sync)) {
@@ -191,15 +191,14 @@ impl Shard {
                 let failure = sync.refused.map_or(Failure::BadAnswer, Failure::Code);
                 self.sync_over(io, index, sync.intended, Err(failure));
             }
-            Job::Heads(sync) if sync.head > 0 => self.ask_for_backlog(io, index, sync),
+            Job::Heads(sync) if sync.head > sync.position => self.ask_for_backlog(io, index, sync),
             Job::Heads(sync) => {
-                self.lost_backlog(index, 0);
+                self.book.ledger.found.lost += self.backlog_of(index);
                 self.sync_over(io, index, sync.intended, Err(Failure::BadAnswer));
             }
             Job::Backlog(sync) => {
-                let whole = self.lost_backlog(index, sync.position)
-                    && sync.position >= sync.head
-                    && !sync.has_gaps;
+                self.book.ledger.found.lost += sync.end.saturating_sub(sync.position);
+                let whole = sync.position >= sync.end.max(sync.head) && !sync.has_gaps;
                 let result = if whole { Ok(sync.begun) } else { Err(Failure::BadAnswer) };
                 self.sync_over(io, index, sync.intended, result);
             }
@@ -218,15 +217,18 @@ impl Shard {
     fn take_heads(&mut self, index: u32, job: &mut Job, page: &HeadsPage) {
         let Job::Heads(sync) = job else { return };
         sync.is_whole |= page.is_end;
-        let line = self.sessions[index as usize].line;
-        // A user of this run is in one conversation.
-        if let Some(head) = page.heads.first()
-            && line != NONE
-        {
-            self.learn(line, &head.conversation);
-            sync.head = head.seq;
-            sync.position = head.first_seq.saturating_sub(1);
-        }
+        let line = self.filler_of(index);
+        let writer = &self.lines[line as usize];
+        // Its user may be in others that the run knows nothing of.
+        let Some(head) = page.heads.iter().find(|one| one.conversation[..] == writer.conversation)
+        else {
+            return;
+        };
+        // What is older than the backlog is none of this run's.
+        let first = self.channels[writer.channel as usize].first;
+        sync.head = head.seq;
+        sync.position = first.max(head.first_seq).saturating_sub(1);
+        sync.end = first.saturating_sub(1).saturating_add(self.backlog_of(index));
     }
 
     fn take_page(&mut self, index: u32, job: &mut Job, page: &PullPage) {
@@ -262,8 +264,7 @@ impl Shard {
                 }
             }
             Job::Backlog(sync) => {
-                let backlog = self.backlog_of(index);
-                page.messages.iter().for_each(|one| self.check_backlog(sync, backlog, one));
+                page.messages.iter().for_each(|one| self.check_backlog(sync, one));
                 sync.is_whole |= page.is_end && page.error_code == 0;
                 sync.refused = (page.error_code != 0).then_some(page.error_code).or(sync.refused);
             }
@@ -272,11 +273,22 @@ impl Shard {
     }
 
     /// One message of a backlog: the next, unchanged, in the order in which it was written.
-    fn check_backlog(&mut self, sync: &mut Sync, backlog: u64, message: &Message) {
+    fn check_backlog(&mut self, sync: &mut Sync, message: &Message) {
         let found = &mut self.book.ledger.found;
+        if message.seq <= sync.position {
+            found.duplicated += 1;
+            return;
+        }
+        // What lies between is missing, as far as anything was written.
+        let between = sync.position.saturating_add(1)..message.seq.min(sync.end.saturating_add(1));
+        sync.has_gaps |= message.seq - sync.position > 1;
+        found.lost += between.end.saturating_sub(between.start);
+        sync.position = message.seq;
         let Some(id) =
             MessageId::parse(&message.client_msg_id).filter(|id| id.mark == self.context.mark)
         else {
+            // Somebody else writes to the same conversation.
+            sync.end = sync.end.saturating_add(1);
             found.foreign += 1;
             return;
         };
@@ -284,20 +296,9 @@ impl Shard {
         if read.is_none_or(|read| (read.stream, read.counter) != (id.channel, id.counter)) {
             found.corrupted += 1;
         }
-        if message.seq <= sync.position {
-            found.duplicated += 1;
-            return;
-        }
-        // What lies between is missing, as far as anything was written.
-        sync.has_gaps |= message.seq - sync.position > 1;
-        found.lost += message
-            .seq
-            .min(backlog.saturating_add(1))
-            .saturating_sub(sync.position.saturating_add(1));
         if id.counter < sync.counter {
             found.reordered += 1;
         }
-        sync.position = message.seq;
         sync.counter = id.counter.saturating_add(1);
         found.delivered += 1;
     }
@@ -310,10 +311,11 @@ impl Shard {
         }
     }
 
-    /// Counts what a pass over a backlog did not bring. `true`: it brought everything.
-    fn lost_backlog(&mut self, index: u32, position: u64) -> bool {
-        let missing = self.backlog_of(index).saturating_sub(position);
-        self.book.ledger.found.lost += missing;
-        missing == 0
+    /// The line that wrote the backlog of a session's user: writers and receivers are laid out in the
+    /// same order.
+    fn filler_of(&self, index: u32) -> u32 {
+        let session = &self.sessions[index as usize];
+        let share = &self.shares[session.share as usize];
+        share.writers[(index - share.receivers.start) as usize]
     }
 }

@@ -287,7 +287,7 @@ impl Layout<'_> {
     /// The line writes to so many others.
     fn writes(&mut self, line: u32, receivers: u32) -> u32 {
         self.tables.lines[line as usize].channel = self.tables.channels.len() as u32;
-        self.tables.channels.push(Channel { stream: Stream::new(receivers), line });
+        self.tables.channels.push(Channel { stream: Stream::new(receivers), first: 0, line });
         line
     }
 }

@@ -174,8 +174,10 @@ pub(super) struct Sync {
     pub(super) begun: Nanos,
     /// Last number of the conversation, as the head said.
     pub(super) head: u64,
-    /// Everything up to here has come.
+    /// Everything that the run wrote up to here has come.
     pub(super) position: u64,
+    /// Where the backlog ends, and what others wrote between it.
+    pub(super) end: u64,
     /// Counter of the message there, and one.
     pub(super) counter: u32,
     /// Something was missing before the position.
@@ -221,6 +223,8 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) stream: Stream,
+    /// The lowest number that was acknowledged to it; 0: none yet.
+    pub(super) first: u64,
     /// The writing line.
     pub(super) line: u32,
 }

@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use skein_protocol::{frame, wire};
 use skein_transport::{Io, WriteError};
 
-use super::session::{Flags, NONE, State};
+use super::session::{Channel, Flags, NONE, State};
 use super::shard::{Shard, Task};
 use super::wire::{Send, SendAck, SendFrame};
 use crate::clock::{self, Nanos, SECOND, length};
@@ -239,9 +239,12 @@ impl Shard {
         self.learn(line, &ack.conversation);
         let place = &mut self.lines[line as usize];
         place.receiver.own(ack.seq);
-        let channel = place.channel;
-        let stream = &mut self.channels[channel as usize].stream;
-        match stream.acked(id.counter, ack.seq, &mut self.book.ledger) {
+        let Channel { stream, first, .. } = &mut self.channels[place.channel as usize];
+        let acked = stream.acked(id.counter, ack.seq, &mut self.book.ledger);
+        if acked != Acked::False && (*first == 0 || ack.seq < *first) {
+            *first = ack.seq;
+        }
+        match acked {
             Acked::Yes(times) => {
                 // Who reads once in a while does not tell the target's time.
                 match self.sessions[index as usize].flags.has(Flags::SLOW) {
