@@ -3,6 +3,7 @@
 //! A token is made when a session needs it, on threads beside the shards, so that a million
 //! signatures do not stand before the start and a signature never holds up the timetable.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -270,6 +271,14 @@ impl Source {
             list.push((Bytes::copy_from_slice(token.as_bytes()), until));
             names.push(subject.sub.into_boxed_str());
         }
+        // Whoever is two of the plan's users hears what is written to either.
+        let mut firsts = HashMap::new();
+        for (index, name) in names.iter().take(needed as usize).enumerate() {
+            if let Some(first) = firsts.insert(name, index + 1) {
+                let why = format!("its user is that of token {first}; list each user once");
+                return Err(IdentityError::Listed { number: index + 1, why });
+            }
+        }
         Ok((Self::Listed(list), names))
     }
 
@@ -381,6 +390,9 @@ mod tests {
         let mut name = String::new();
         users.name(1, &mut name);
         assert_eq!(name, "r1-108");
+        let twice = vec![listed[0].clone(), listed[0].clone()];
+        let twice = mint(&identity(Credentials::Listed(twice)), 2).unwrap_err();
+        assert!(twice.to_string().contains("list each user once"), "{twice}");
         let too_few = mint(&identity(Credentials::Listed(listed)), 3).unwrap_err();
         assert!(too_few.to_string().contains("3 users are needed"), "{too_few}");
     }

@@ -178,6 +178,7 @@ impl Out<'_, '_> {
             ("reordered", found.reordered),
             ("corrupted", found.corrupted),
             ("false_acks", found.false_acks),
+            ("misdelivered", found.misdelivered),
         ];
         let help = "Messages that were not treated as they must be";
         self.counters("wrong_messages", help, wrong.map(|(s, n)| (vec![("kind", s.into())], n)))

@@ -98,6 +98,7 @@ enum Whole {
     Corrupted,
     FalseAcks,
     Unchecked,
+    Misdelivered,
     Foreign,
     Recovered,
     GatewayBytes,
@@ -134,7 +135,7 @@ const TALLIES: [(&str, Tally); 6] = [
     ("rate", Tally::Rate),
 ];
 
-const WHOLES: [(&str, Whole); 18] = [
+const WHOLES: [(&str, Whole); 19] = [
     ("connected", Whole::Connected),
     ("peak", Whole::Peak),
     ("lowest", Whole::Lowest),
@@ -149,6 +150,7 @@ const WHOLES: [(&str, Whole); 18] = [
     ("reordered", Whole::Reordered),
     ("corrupted", Whole::Corrupted),
     ("false_acks", Whole::FalseAcks),
+    ("misdelivered", Whole::Misdelivered),
     ("foreign", Whole::Foreign),
     ("recovered", Whole::Recovered),
     ("gateway_bytes_per_session", Whole::GatewayBytes),
@@ -348,6 +350,7 @@ impl Whole {
             Self::Corrupted => found.corrupted,
             Self::FalseAcks => found.false_acks,
             Self::Unchecked => found.unchecked,
+            Self::Misdelivered => found.misdelivered,
             Self::Foreign => found.foreign,
             Self::Recovered => found.recovered,
             Self::GatewayBytes | Self::GeneratorBytes => return None,

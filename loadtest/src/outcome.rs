@@ -290,7 +290,11 @@ pub struct Correctness {
     /// Acknowledgements of messages that were not under way, or with another place in the
     /// conversation than the receivers saw.
     pub false_acks: u64,
-    /// Deliveries of something that this run did not write to that session.
+    /// Deliveries of this run's messages to sessions that they were not written to.
+    #[serde(default)]
+    pub misdelivered: u64,
+    /// Deliveries of what this run did not write: its users have a history, or others write to them.
+    /// Nothing is wrong with them.
     pub foreign: u64,
     /// Deliveries that came only because the receiver asked for them: after a login, after `Behind`,
     /// or because it saw a gap. Nothing is wrong with them.
@@ -675,6 +679,7 @@ impl Correctness {
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
         self.false_acks += other.false_acks;
+        self.misdelivered += other.misdelivered;
         self.foreign += other.foreign;
         self.recovered += other.recovered;
     }
@@ -692,6 +697,7 @@ impl Correctness {
             reordered: self.reordered.saturating_sub(before.reordered),
             corrupted: self.corrupted.saturating_sub(before.corrupted),
             false_acks: self.false_acks.saturating_sub(before.false_acks),
+            misdelivered: self.misdelivered.saturating_sub(before.misdelivered),
             foreign: self.foreign.saturating_sub(before.foreign),
             recovered: self.recovered.saturating_sub(before.recovered),
         }
@@ -705,6 +711,7 @@ impl Correctness {
             + self.reordered
             + self.corrupted
             + self.false_acks
+            + self.misdelivered
             == 0
     }
 }

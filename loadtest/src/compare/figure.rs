@@ -35,7 +35,7 @@ pub struct Figure {
 /// better, and whether it is judged.
 type Taken = (&'static str, fn(&Summary) -> Option<f64>, Better, bool);
 
-const WHOLE: [Taken; 14] = [
+const WHOLE: [Taken; 15] = [
     ("connected", |run| Some(run.connected as f64), Better::Higher, true),
     ("rate_per_second", |run| wrote(run, run.rate_per_second), Better::Higher, true),
     ("delivered_per_second", |run| wrote(run, run.delivered_per_second), Better::Higher, true),
@@ -47,6 +47,7 @@ const WHOLE: [Taken; 14] = [
     ("reordered", |run| wrote(run, run.reordered as f64), Better::Zero, true),
     ("corrupted", |run| wrote(run, run.corrupted as f64), Better::Zero, true),
     ("false_acks", |run| wrote(run, run.false_acks as f64), Better::Zero, true),
+    ("misdelivered", |run| wrote(run, run.misdelivered as f64), Better::Zero, true),
     ("gateway_bytes_per_session", |run| run.gateway_bytes_per_session, Better::Lower, true),
     ("generator_bytes_per_session", |run| run.generator_bytes_per_session, Better::Lower, true),
     // What a run uses depends on what it does: good to see, wrong to judge.

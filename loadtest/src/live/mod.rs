@@ -102,6 +102,7 @@ fn faults(snapshot: &Snapshot) -> Option<String> {
         ("reordered", found.reordered),
         ("corrupted", found.corrupted),
         ("false acks", found.false_acks),
+        ("misdelivered", found.misdelivered),
     ];
     let some: Vec<String> = all
         .iter()

@@ -110,7 +110,11 @@ pub struct Summary {
     /// Acknowledgements of messages that were not under way, or that say another place in the
     /// conversation than the receivers saw.
     pub false_acks: u64,
-    /// Arrivals of something that this run did not write to that session.
+    /// Arrivals of this run's messages at sessions that they were not written to.
+    #[serde(default)]
+    pub misdelivered: u64,
+    /// Arrivals of what this run did not write: its users have a history, or others write to them.
+    /// Nothing is wrong with them.
     pub foreign: u64,
     /// Arrivals that came only because the receiver asked for them, after a login or a gap. Nothing
     /// is wrong with them.
@@ -368,6 +372,7 @@ impl Summary {
             reordered: found.reordered,
             corrupted: found.corrupted,
             false_acks: found.false_acks,
+            misdelivered: found.misdelivered,
             foreign: found.foreign,
             recovered: found.recovered,
             rate_per_second: outcome.rate_per_second(),
@@ -434,7 +439,7 @@ impl Summary {
     }
 
     /// Counters of messages that were not treated as they must be, with their names.
-    pub fn faults(&self) -> [(&'static str, u64); 6] {
+    pub fn faults(&self) -> [(&'static str, u64); 7] {
         [
             ("lost", self.lost),
             ("unchecked", self.unchecked),
@@ -442,6 +447,7 @@ impl Summary {
             ("reordered", self.reordered),
             ("corrupted", self.corrupted),
             ("false_acks", self.false_acks),
+            ("misdelivered", self.misdelivered),
         ]
     }
 

@@ -264,7 +264,9 @@ impl Shard {
                 }
             }
             Job::Backlog(sync) => {
-                page.messages.iter().for_each(|one| self.check_backlog(sync, one));
+                let writer = self.lines[self.filler_of(index) as usize].channel;
+                let writer = self.channel_number(writer);
+                page.messages.iter().for_each(|one| self.check_backlog(sync, writer, one));
                 sync.is_whole |= page.is_end && page.error_code == 0;
                 sync.refused = (page.error_code != 0).then_some(page.error_code).or(sync.refused);
             }
@@ -273,7 +275,7 @@ impl Shard {
     }
 
     /// One message of a backlog: the next, unchanged, in the order in which it was written.
-    fn check_backlog(&mut self, sync: &mut Sync, message: &Message) {
+    fn check_backlog(&mut self, sync: &mut Sync, writer: u64, message: &Message) {
         let found = &mut self.book.ledger.found;
         if message.seq <= sync.position {
             found.duplicated += 1;
@@ -284,12 +286,15 @@ impl Shard {
         sync.has_gaps |= message.seq - sync.position > 1;
         found.lost += between.end.saturating_sub(between.start);
         sync.position = message.seq;
-        let Some(id) =
-            MessageId::parse(&message.client_msg_id).filter(|id| id.mark == self.context.mark)
-        else {
-            // Somebody else writes to the same conversation.
+        let id = MessageId::parse(&message.client_msg_id);
+        let ours = id.filter(|id| id.mark == self.context.mark);
+        let Some(id) = ours.filter(|id| id.channel == writer) else {
+            // It has a number of its own between those of the backlog.
             sync.end = sync.end.saturating_add(1);
-            found.foreign += 1;
+            match ours {
+                Some(_) => found.misdelivered += 1,
+                None => found.foreign += 1,
+            }
             return;
         };
         let read = Stamp::read(&message.payload);

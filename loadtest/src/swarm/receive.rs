@@ -7,7 +7,7 @@ use skein_protocol::frame::Decoder;
 use skein_protocol::wire::{self, client_frame};
 use skein_transport::{Io, VarInt};
 
-use super::session::{Flags, NONE, State};
+use super::session::{Flags, State};
 use super::shard::{ACK_LATER, ACK_SOON, Shard, Task};
 use super::traffic::MessageId;
 use super::wire::{Kind, Message, ServerFrame};
@@ -98,20 +98,16 @@ impl Shard {
     /// One message came to a session: is it the right one, at the right place, unchanged?
     pub(super) fn take_in(&mut self, index: u32, message: &Message, via: Via, now: Nanos) {
         let line = self.sessions[index as usize].line;
-        let id = MessageId::parse(&message.client_msg_id)
-            .filter(|id| id.mark == self.context.mark && line != NONE);
-        let Some(id) = id else {
+        let id = MessageId::parse(&message.client_msg_id);
+        let Some(id) = id.filter(|id| id.mark == self.context.mark) else {
             self.book.ledger.found.foreign += 1;
             return;
         };
-        let channel = self.channel_of(id.channel).filter(|&channel| {
-            let place = &self.lines[line as usize];
-            let writer = self.channels[channel as usize].line;
-            (place.first..place.first + place.count).contains(&writer)
-        });
-        let Some(channel) = channel else {
-            // Of this run, but not for this session.
-            self.book.ledger.found.foreign += 1;
+        let channel = self.channel_of(id.channel);
+        let Some(channel) = channel.filter(|channel| self.hears(line, *channel)) else {
+            // A backlog is checked where its reader asks for it.
+            let is_for_it = channel.is_some_and(|channel| self.is_for(line, channel));
+            self.book.ledger.found.misdelivered += u64::from(!is_for_it);
             return;
         };
         let stamp =
@@ -137,6 +133,24 @@ impl Shard {
         if self.lines[line as usize].receiver.gap().is_some() {
             self.plan_mend(line, now + MEND_AFTER);
         }
+    }
+
+    /// Whether a line is of the conversation that a channel writes to, and checks what comes.
+    fn hears(&self, line: u32, channel: u32) -> bool {
+        let writer = self.channels[channel as usize].line;
+        let place = self.lines.get(line as usize);
+        place.is_some_and(|one| (one.first..one.first + one.count).contains(&writer))
+    }
+
+    /// Whether what is written to a channel is meant for a line: both are of the same two users.
+    fn is_for(&self, line: u32, channel: u32) -> bool {
+        let users = |line: u32| {
+            let place = self.lines.get(line as usize)?;
+            let (own, peer) = (self.sessions[place.session as usize].user, place.peer);
+            Some((own.min(peer), own.max(peer)))
+        };
+        let of_line = users(line);
+        of_line.is_some() && of_line == users(self.channels[channel as usize].line)
     }
 
     fn arrived(&mut self, index: u32, channel: u32, counter: u32, seq: u64, now: Nanos) {

@@ -1,5 +1,5 @@
 //! Every message is checked at its receivers: nothing lost, nothing twice, nothing out of order,
-//! no byte changed, no acknowledgement that lies.
+//! no byte changed, nothing to somebody else, no acknowledgement that lies.
 //!
 //! - [`payload`]: what a message carries so that it can be checked.
 //! - [`stream`]: one writer's messages on their way to all receivers: what was acknowledged, what is

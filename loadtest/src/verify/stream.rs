@@ -281,7 +281,8 @@ impl Stream {
     pub fn arrived(&mut self, counter: u32, seq: u64, ledger: &mut Ledger) -> Arrival {
         let Some(at) = self.find(counter) else {
             if !self.is_past(counter) {
-                ledger.found.foreign += 1;
+                // Under the run's mark, and never written.
+                ledger.found.misdelivered += 1;
             } else if self.given_up > 0 {
                 // Very late, but not lost.
                 self.given_up -= 1;

@@ -130,6 +130,15 @@ fn corrupted_ones() {
     only(&outcome.correctness, Correctness { corrupted: truth.faults, ..Default::default() });
 }
 
+/// Those who are meant get them all the same; the others' place in the log is not touched.
+#[test]
+fn misdelivered_ones() {
+    let (outcome, truth) = with(Fault::Misdelivered, EVERY);
+    only(&outcome.correctness, Correctness { misdelivered: truth.faults, ..Default::default() });
+    assert_eq!(outcome.correctness.delivered, truth.sends.len() as u64);
+    assert!(!outcome.correctness.is_clean());
+}
+
 #[test]
 fn acknowledged_at_another_place() {
     let (outcome, truth) = with(Fault::Misplaced, EVERY);

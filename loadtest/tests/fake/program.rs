@@ -59,6 +59,16 @@ fn what_is_lost_fails_the_run() {
     assert_eq!(status(&output), Some(expected), "{text}");
 }
 
+#[test]
+fn what_reaches_a_stranger_fails_the_run() {
+    let behaviour = Behaviour { fault: Some((Fault::Misdelivered, 101)), ..Default::default() };
+    let (_folder, summary, output, truth) = trial(behaviour, &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(summary["misdelivered"], truth.faults, "{text}");
+    let expected = if summary["valid"] == true { Exit::ObjectiveMissed } else { Exit::Invalid };
+    assert_eq!(status(&output), Some(expected), "{text}");
+}
+
 /// Refusals stand in the report with their code, and a run of which too much is refused fails, asked
 /// for or not.
 #[test]

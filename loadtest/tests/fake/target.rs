@@ -85,6 +85,8 @@ pub enum Fault {
     Reordered,
     /// Pushed with one bit changed.
     Corrupted,
+    /// Pushed to one more user, who is not of the conversation.
+    Misdelivered,
     /// Acknowledged with another place than it has.
     Misplaced,
     /// Acknowledged twice.
@@ -440,6 +442,7 @@ impl Fake {
             return;
         }
         let delay = self.behaviour.delay;
+        let sender = self.peers[&from].user.clone().unwrap();
         let log = self.logs.get_mut(&conversation).unwrap();
         if let Some(held) = log.held.take() {
             self.truth.lock().unwrap().faults += 1;
@@ -462,6 +465,14 @@ impl Fake {
             Some(Fault::Duplicated) => {
                 let twice = vec![(message.clone(), number), (message, number)];
                 self.in_a_while(delay, Later::Push(to, from, twice));
+            }
+            Some(Fault::Misdelivered) => {
+                let pushed = vec![(message, number)];
+                let there = self.sessions.iter().filter(|one| !one.1.is_empty());
+                let others = there.map(|one| one.0).filter(|user| ![&to, &sender].contains(user));
+                let stranger = others.min().unwrap().clone();
+                self.in_a_while(delay, Later::Push(stranger, from, pushed.clone()));
+                self.in_a_while(delay, Later::Push(to, from, pushed));
             }
             _ => self.in_a_while(delay, Later::Push(to, from, vec![(message, number)])),
         }

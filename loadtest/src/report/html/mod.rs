@@ -272,6 +272,7 @@ fn trouble(summary: &Summary) -> Markup {
         ("reordered", summary.reordered, "arrived behind a later one"),
         ("corrupted", summary.corrupted, "arrived changed"),
         ("false acknowledgements", summary.false_acks, "for what was not sent, or another place"),
+        ("misdelivered", summary.misdelivered, "arrived at a session they were not written to"),
         ("foreign", summary.foreign, "arrived, and were not written by this run"),
         ("recovered", summary.recovered, "asked for after a login or a gap; nothing is wrong"),
     ];
