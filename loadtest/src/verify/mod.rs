@@ -18,6 +18,8 @@ pub mod receiver;
 pub mod stream;
 
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod tests;
 
 pub use payload::{MIN_PAYLOAD, Stamp};

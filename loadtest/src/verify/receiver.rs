@@ -30,7 +30,8 @@ pub struct Receiver {
     answered: u64,
     /// What it has beyond the position: ranges, both ends included, ascending, never adjacent.
     ahead: Vec<(u64, u64)>,
-    /// The conversation may be older than the run: the first number that comes is the beginning.
+    /// The conversation may be older than the run: the first number that is pushed is the beginning,
+    /// or one of its own before it. Not any more once it has asked from where it stands.
     adopts: bool,
 }
 
@@ -77,7 +78,10 @@ impl Receiver {
             // No log is so long; and the numbers around it can be reckoned with.
             return Seen::Untracked;
         }
-        self.adopt(seq);
+        if std::mem::take(&mut self.adopts) {
+            let first = self.ahead.first().map_or(seq, |range| range.0.min(seq));
+            self.skip_to(first.saturating_sub(1));
+        }
         let overlaps = seq <= self.asked;
         let older = seq < self.newest;
         let seen = self.take(seq);
@@ -92,19 +96,21 @@ impl Receiver {
 
     /// A message came in answer to a request.
     pub fn pulled(&mut self, seq: u64, ledger: &mut Ledger) -> Seen {
+        self.adopts = false;
         let seen = self.take(seq);
         ledger.found.recovered += u64::from(seen == Seen::First);
         seen
     }
 
-    /// An acknowledgement said that a message of its own is there.
+    /// An acknowledgement said that a message of its own is there. What others wrote before it may
+    /// not have come yet.
     pub fn own(&mut self, seq: u64) {
-        self.adopt(seq);
         self.take(seq);
     }
 
-    /// Everything up to here is asked for.
+    /// Everything from the position up to here is asked for.
     pub fn ask(&mut self, to: u64) {
+        self.adopts = false;
         self.asked = self.asked.max(to);
     }
 
@@ -115,6 +121,11 @@ impl Receiver {
 
     /// The log was read up to here: what it did not bring is not there, and not waited for.
     pub fn has_read(&mut self, to: u64) {
+        self.adopts = false;
+        self.skip_to(to);
+    }
+
+    fn skip_to(&mut self, to: u64) {
         if to > self.position && to < u64::MAX {
             self.position = to;
             self.absorb();
@@ -124,13 +135,6 @@ impl Receiver {
     /// The log does not reach back further than this: what was before is gone for good.
     pub fn begins_at(&mut self, first: u64) {
         self.has_read(first.saturating_sub(1));
-    }
-
-    fn adopt(&mut self, seq: u64) {
-        if self.adopts {
-            self.adopts = false;
-            self.position = seq.saturating_sub(1);
-        }
     }
 
     fn take(&mut self, seq: u64) -> Seen {
