@@ -16,14 +16,18 @@ pub fn blame(
     starved: &[Option<Starved>],
 ) -> Vec<Reason> {
     for (at, step) in steps.iter_mut().enumerate().filter(|(_, step)| !step.is_good()) {
-        step.limits = timetable(&step.measured, plan);
+        let starved = starved.get(at).and_then(Option::as_ref);
+        let late = timetable(&step.measured, plan);
+        // A gateway that takes the cores which both were given makes the generator late as well.
+        match starved.is_some_and(|starved| starved.is_shared) {
+            true => step.broken.extend(late.iter().map(ToString::to_string)),
+            false => step.limits = late,
+        }
         if let Some(Some((_, detail))) = busy.get(at) {
             let kind = ReasonKind::GeneratorCpu;
             step.limits.push(Reason { kind, detail: detail.clone() });
         }
-        if let Some(Some(starved)) = starved.get(at)
-            && !starved.is_shared
-        {
+        if let Some(starved) = starved.filter(|starved| !starved.is_shared) {
             let kind = ReasonKind::GeneratorStarved;
             step.limits.push(Reason { kind, detail: starved.detail.clone() });
         }
@@ -103,5 +107,10 @@ mod tests {
         };
         assert_eq!(starved(true), []);
         assert_eq!(starved(false), [ReasonKind::GeneratorStarved]);
+        let mut late = [step(100.0, &["p99"])];
+        (0..2).for_each(|_| late[0].measured.late(Operation::SendAck));
+        let shared = Starved { waited: 0.3, is_shared: true, detail: "it waited".into() };
+        assert_eq!(blame(&mut late, &plan, &[], &[Some(shared)]), []);
+        assert!(late[0].broken[1].starts_with("late_schedule"), "{late:?}");
     }
 }
